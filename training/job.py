@@ -15,6 +15,7 @@ from typing import Any
 
 from raymill.cluster.answer_rewards import JudgeReward
 from raymill.cluster.artifact import canonical_json, fingerprint
+from raymill.cluster.asking.vllm_server import vllm_program
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError
 from raymill.cluster.frame.job import REPORT_HTML, Made, Making, Run, RunJob
@@ -122,6 +123,8 @@ class TrainJob(RunJob[TrainConfig]):
     def require_extras(self, *, computes: bool = True) -> None:
         if computes and any(one.training_method.four_bit for one in self.config.trainings):
             require_extra("qlora", "method: qlora", "Or use method lora.")
+        if computes and any(one.objective == "grpo" and one.grpo.engine == "vllm" for one in self.config.trainings):
+            vllm_program("grpo.engine")
 
     def begin(self, session: Session, progress: Progress, replace: bool) -> None:
         refuse_output_among_inputs(self.config)

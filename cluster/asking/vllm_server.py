@@ -29,6 +29,19 @@ _POLL_S = 0.5
 _LINES_SHOWN = 5
 
 
+def vllm_program(setting: str) -> str:
+    """The path of the command `vllm`. setting: the one that asks for it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if (program := shutil.which("vllm")) is None:
+        raise ConfigError(
+            f"{setting}: vllm is not installed on this machine. Install it: `pip install vllm`, or use transformers."
+        )
+    return program
+
+
 class VllmServer:
     """A server in a process of its own.
 
@@ -50,9 +63,7 @@ class VllmServer:
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        program = shutil.which("vllm")
-        if program is None:
-            raise ConfigError("vLLM is not installed on this machine. Install it: `pip install vllm`.")
+        program = vllm_program("engine")
         self.scratch = scratch = temporary_folder("vllm")
         self._environment = environment
         weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)

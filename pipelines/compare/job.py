@@ -30,6 +30,7 @@ from raymill.cluster.artifact import Artifact, fingerprint
 from raymill.cluster.asking.backends import located
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.asking.vllm_server import vllm_program
 from raymill.cluster.entry import Entry, require_extra
 from raymill.cluster.errors import ConfigError, DataError, StorageError, UserError
 from raymill.cluster.formats import plural
@@ -315,6 +316,8 @@ class CompareJob(RunJob[CompareConfig]):
 
     def require_extras(self, *, computes: bool = True) -> None:
         require_extra("train", "raymill compare")
+        if computes and any(one.engine == "vllm" for one in self.config.models):
+            vllm_program("models.engine")
 
     def check(self, session: Session, replace: bool) -> None:
         self.check_config()

@@ -91,6 +91,13 @@ def _cheapest(rows: Sequence[Row]) -> tuple[str, list[str]]:
     chosen = min(trainings, key=trainings.__getitem__)
     names = ", ".join(trainings)
     reasons.append(f"{names} cost about the same to answer (within 10%). To train: {_shown(trainings, unit)}.")
+    least = [letter for letter, cost in trainings.items() if cost == trainings[chosen]]
+    if len(least) > 1:
+        seen = "cost the same" if math.isfinite(trainings[chosen]) else "cost an unknown amount"
+        return chosen, [
+            *reasons,
+            f"{' and '.join(least)} {seen} to train, so {chosen}, the first of them, is recommended.",
+        ]
     return chosen, [*reasons, f"{chosen} cost least to train, so it is recommended."]
 
 

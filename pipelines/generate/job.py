@@ -29,6 +29,7 @@ from raymill.cluster.asking.compaction import compact
 from raymill.cluster.asking.embedding_model import DECISIVE, EmbeddingModel
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.asking.vllm_server import vllm_program
 from raymill.cluster.entry import require_extra
 from raymill.cluster.errors import ConfigError, DataError, UserError
 from raymill.cluster.examples.content import columns_in_use
@@ -285,6 +286,8 @@ class GenerateJob(FilesJob[GenerateConfig]):
     def require_extras(self, *, computes: bool = True) -> None:
         if self.config.model.path is not None:
             require_extra("train", "model.path")
+        if computes and self.config.model.engine == "vllm":
+            vllm_program("model.engine")
         if (reward := self.config.reward) and (reward.path or (reward.judge and reward.judge.model.path)):
             require_extra("train", "reward")
         if computes:

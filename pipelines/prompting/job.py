@@ -25,6 +25,7 @@ from raymill.cluster.asking.embedding_model import DECISIVE
 from raymill.cluster.asking.embeddings import EmbeddingRun
 from raymill.cluster.asking.money import TokenCounts
 from raymill.cluster.asking.settings import ModelSettings
+from raymill.cluster.asking.vllm_server import vllm_program
 from raymill.cluster.entry import require_extra
 from raymill.cluster.formats import money, plural, table_lines
 from raymill.cluster.frame.job import Made, Making, Run, RunJob, digests_of
@@ -141,6 +142,8 @@ class PromptJob(RunJob[PromptConfig]):
 
     def require_extras(self, *, computes: bool = True) -> None:
         require_extra("train", "raymill prompt")
+        if computes and any(one.engine == "vllm" for one in self.config.models.values()):
+            vllm_program("models.engine")
         if computes:
             require_models(self.config.embedding_models)
 

@@ -478,9 +478,9 @@ def cached_folder(model: Model) -> str | None:
 
 def no_folder(name: str) -> StorageError:
     """The error about a path where there is no folder."""
+    seen = "a file, not a folder" if Path(paths.absolute(name)).is_file() else "no such folder on this machine"
     return StorageError(
-        f"model {name}: no such folder on this machine. Every worker reads it: give a folder that all "
-        "machines share, the URI of one on an object store, or a hub name."
+        f"model {name}: {seen}. Give the folder of a model, its URI on an object store, or its name on the hub."
     )
 
 

@@ -403,12 +403,20 @@ def _require_enough(config: TrainConfig, packed: PackedRun) -> None:
                 f"{counted(packed.tokenised(set_name(name)))}. Name a split that it has (evaluate.sets.{name}.split), "
                 "give other documents, or another packing.overflow."
             )
-    rows = packed.rows("train")
+    refuse_fewer_rows_than_a_step(config, packed.uri, packed.rows("train"))
+
+
+def refuse_fewer_rows_than_a_step(config: TrainConfig, uri: str, rows: int, *, exact: bool = True) -> None:
+    """
+    Raises:
+        DataError: there are fewer rows to train on than a step takes.
+    """
     if rows < config.rows_per_step:
+        about = "" if exact else "about "
         raise DataError(
-            f"{packed.uri}: {plural(rows, 'row')} of {config.sequence_length:,} tokens to train on, and one step takes "
+            f"{uri}: {about}{plural(rows, 'row')} of {config.sequence_length:,} tokens to train on, and one step takes "
             f"{config.rows_per_step:,} (tokens_per_step {config.tokens_per_step:,}). Give more documents, or set "
-            f"tokens_per_step to {rows * config.sequence_length:,} or less."
+            f"tokens_per_step to {max(rows, 1) * config.sequence_length:,} or less."
         )
 
 

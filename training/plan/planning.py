@@ -31,7 +31,7 @@ from raymill.training.folds import fold_configs
 from raymill.training.gpus import AssumedGpu, gpu_named
 from raymill.training.objectives import SAMPLED_TOKENS
 from raymill.training.output_folder import refuse_output_among_inputs
-from raymill.training.pack.job import with_exported_model
+from raymill.training.pack.job import refuse_fewer_rows_than_a_step, with_exported_model
 from raymill.training.plan.advice import PlannedTraining, advise
 from raymill.training.plan.data import Data, find_data
 from raymill.training.plan.memory import (
@@ -308,12 +308,15 @@ def plan_training(
     """The plan of a config: no GPU is used. The options are those of the verb (cluster/plan.py).
 
     Raises:
-        UserError: a model, a corpus, a column or a GPU is unknown.
+        UserError: a model, a corpus, a column or a GPU is unknown, or there are fewer rows than a step takes.
     """
     config = with_exported_model(config)
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
     found = plan_run(config, of_gpu, cores, load_prices(prices))
+    for one, phase in zip(config.trainings, found["phases"], strict=True):
+        data = phase["data"]
+        refuse_fewer_rows_than_a_step(one, config.output, sum(data["rows"].values()), exact=data["exact"])
     return Answer(found, plan_text(found))
 
 

@@ -23,6 +23,10 @@ from raymill.cluster.asking.vllm_server import VllmServer
 from raymill.cluster.errors import ClusterError, ConfigError
 from raymill.cluster.store.store import Store
 from raymill.cluster.temporary import abandoned
+from raymill.pipelines.compare.config import CompareConfig
+from raymill.pipelines.compare.job import CompareJob
+from raymill.pipelines.generate.config import GenerateConfig
+from raymill.pipelines.generate.job import GenerateJob
 from raymill.training.evaluation.answering import link_model
 from raymill.training.pack.template import CHATML
 from tests.support.model_folders import folder
@@ -129,6 +133,16 @@ def test_without_vllm_the_error_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="pip install vllm"):
         VllmServer(empty, "m", 1)
+    model = {"path": "m", "engine": "vllm"}
+    named = {"name": "x", "output": "o"}
+    generation = {"inputs": [{"path": "in"}], "make": {"template": "qa"}, "model": model}
+    for job in (
+        GenerateJob(GenerateConfig.model_validate({"kind": "generate"} | named | generation)),
+        CompareJob(CompareConfig.model_validate({"kind": "compare", "on": "d", "models": [model, "n"]} | named)),
+    ):
+        job.require_extras(computes=False)
+        with pytest.raises(ConfigError, match=r"engine: vllm is not installed on this machine"):
+            job.require_extras()
 
 
 def test_generate_reserves_gpus_and_asks_the_server(seen, tmp_path, monkeypatch):

@@ -66,6 +66,19 @@ def test_of_equal_costs_to_answer_the_one_that_cost_least_to_train():
     assert found["reasons"][1].endswith("no difference was seen.")
 
 
+@pytest.mark.parametrize(
+    ("trained", "said"),
+    [
+        ({}, "A and B cost the same to train, so A, the first of them, is recommended."),
+        ({"trained": "unknown"}, "A and B cost an unknown amount to train, so A, the first of them, is recommended."),
+    ],
+)  # fmt: skip
+def test_of_models_that_cost_the_same_the_first_is_recommended_for_that_reason(trained, said):
+    rows = [row(letter, 0.90, 0.1, **trained) for letter in "AB"]
+    found = recommended(rows, {"best": "A", "others": {"B": beside(0.0, worse=False)}}, None)
+    assert found["model"] == "A" and found["reasons"][-1] == said
+
+
 @pytest.mark.parametrize(("p", "model"), [(0.001, "B"), (0.2, "A")])
 def test_a_model_that_has_decidedly_forgotten_is_named_and_passed_over(p, model):
     rows = [row("A", 0.9, 0.1, trained=100, forgetting=forgot(0.2, p)), row("B", 0.9, 0.3, forgetting=forgot(0.0, 1))]

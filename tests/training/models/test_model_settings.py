@@ -347,6 +347,8 @@ def test_a_random_models_unknown_setting_is_refused_with_the_nearest():
 def test_a_path_without_a_folder_is_named_as_such_before_the_hub_is_asked():
     with pytest.raises(StorageError, match=r"model \./models/llama: no such folder on this machine"):
         transformers_config(Store(), Model(name="./models/llama"))
+    with pytest.raises(StorageError, match=r"a file, not a folder\. Give the folder of a model"):
+        transformers_config(Store(), Model(name=__file__))
 
 
 def test_a_models_size_is_checked_once_and_again_with_other_numbers(monkeypatch):

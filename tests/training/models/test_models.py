@@ -113,7 +113,7 @@ def test_a_hub_name_is_the_commit_it_resolves_to(saved, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["./nowhere/tiny", "/nowhere/tiny", "runs/demo/export/merged"])
 def test_a_path_without_a_folder_is_refused_as_a_path(name):
-    with pytest.raises(StorageError, match=r"no such folder on this machine.*object store.*hub name"):
+    with pytest.raises(StorageError, match=r"no such folder on this machine\. Give .*object store.*on the hub"):
         model_folder(Store(), Model(name=name))
 
 

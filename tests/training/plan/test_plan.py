@@ -10,7 +10,7 @@ import ray
 import torch
 
 from raymill.cluster import cli
-from raymill.cluster.errors import ConfigError, StorageError
+from raymill.cluster.errors import ConfigError, DataError, StorageError
 from raymill.cluster.frame.commands import verb_of
 from raymill.cluster.frame.kinds import kind_of
 from raymill.cluster.inspection import config as config_verb
@@ -73,6 +73,10 @@ def test_a_plan_refuses_what_a_training_refuses(corpus, tmp_path):
     settings = config(corpus=corpus, output=str(tmp_path / "run"), activation_checkpointing="selective")
     with pytest.raises(ConfigError, match="these are not compiled: workers have no GPU"):
         plan_run(settings, AssumedGpu())
+    large = config(corpus=corpus, output=str(tmp_path / "run"), tokens_per_step=1 << 20)
+    few = r"about .* rows of 128 tokens to train on, and one step takes 8,192 .* less\."
+    with pytest.raises(DataError, match=few):
+        plan_training(large)
 
 
 def test_epochs_become_steps_and_back(corpus, tmp_path):
@@ -423,7 +427,7 @@ def test_settings_of_a_method_that_is_not_used_are_named(settings, ignored):
 
 
 def test_a_check_of_a_config_and_a_dry_run_name_settings_without_effect(tmp_path, capsys):
-    (tmp_path / "corpus.jsonl").write_text('{"text": "some text"}\n')
+    (tmp_path / "corpus.jsonl").write_text('{"text": "some text"}\n' * 1000)
     plain = config(corpus=str(tmp_path / "corpus.jsonl"), output=str(tmp_path / "run"), lora={"rank": 4})
     place = tmp_path / "train.json"
     place.write_text(plain.model_dump_json(exclude_unset=True))

@@ -167,6 +167,11 @@ def test_adapters_that_a_server_does_not_take_are_refused(packed, tmp_path):
             fit_alone(job(packed, tmp_path / "run"))
         finally:
             os.environ["PATH"] = path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        TrainJob(job(packed, tmp_path / "run").config).require_extras(computes=False)
+        with pytest.raises(ConfigError, match=r"grpo\.engine: vllm is not installed on this machine"):
+            TrainJob(job(packed, tmp_path / "run").config).require_extras()
     plain = job(packed, tmp_path / "run").config.model_dump()
     with pytest.raises(ValueError, match=r"vllm needs an adapter .*, and method is full; set method: lora"):
         TrainConfig.model_validate(plain | {"method": "full"})
