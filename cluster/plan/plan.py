@@ -108,7 +108,8 @@ class Subject:
         sample: what the sample is, as JSON values: documents, text_bytes, pieces, unreadable and others of the kind.
         try_out: runs all stages on a part of the sample.
         run_all: passes all stages of the run to `Whole.run`, after it has set what the sample does not show.
-        outcome: what became of the sample, in a few words, and the same as JSON values.
+        outcome: what became of the sample, in a few words, and the same as JSON values; among them `unusable`, the
+            fraction of its rows that count for `execution.max_bad_documents`, if these are not the unreadable ones.
         machine: function from the cores of a machine to the bytes of its memory.
         assumed: sentences beside those of every plan; complete when the stages are planned.
     """
@@ -137,6 +138,11 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
         subject.run_all(whole)
         outcome, numbers = subject.outcome(found.artifacts)
     input = subject.input
+    bad, allowed = numbers.get("unusable", subject.sample["unreadable"]), subject.config.execution.max_bad_documents
+    too_many = (
+        f"{bad:.1%} of the {subject.noun}s of the sample cannot be used, and execution.max_bad_documents allows "
+        f"{allowed:.1%}: if the others are like them, the run stops after reading."
+    )
     return {
         "kind": subject.config.kind,
         "name": subject.config.name,
@@ -153,6 +159,7 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
         **whole.assumed,
         **costs_of(whole.costs, subject.machine, cores, prices),
         "assumed": [*ASSUMED, *subject.assumed],
+        "warnings": [too_many] if bad > allowed else [],
     }
 
 
@@ -199,6 +206,7 @@ def plan_text(plan: dict[str, Any]) -> str:
         f"{amount_of_bytes(size['stored_bytes'])} in {plural(size['files'], 'file')}, {plural(size['units'], 'unit')}",
         f"sample   {plural(sample['documents'], plan['noun'])}, {amount_of_bytes(sample['text_bytes'])}, from "
         f"{plural(sample['pieces'], 'unit')}: {sample['outcome']}{unreadable}",
+        *(f"warning  {one}" for one in plan["warnings"]),
         "",
         *costs_lines(plan),
         *assumed_lines(plan["assumed"]),

@@ -55,13 +55,18 @@ def subject(config: PrepareConfig, documents: float | None = None) -> Subject:
         return try_out(config, settings, sample, trial, every)
 
     def run_all(whole: Whole) -> None:
-        whole_config = config.model_copy(update={"split": config.split.model_copy(update={"keep": ()})})
+        lenient = config.execution.model_copy(update={"max_bad_documents": 1.0})
+        update = {"split": config.split.model_copy(update={"keep": ()}), "execution": lenient}
+        whole_config = config.model_copy(update=update)
         artifacts = run_stages(whole_config, settings, inputs, {}, whole.run)
         assess_stages(whole_config, None, job.root, [artifacts[name] for name in SPLITS], whole.run)
 
+    def outcome(found: Mapping[str, Artifact]) -> tuple[str, Mapping[str, Any]]:
+        fate = Fate.of(found, sample.documents)
+        return fate.text, {"unusable": _unusable(sample, fate) / (fate.rows + sample.unreadable)}
+
     return Subject(
-        config, job.root, "row", input, is_exact, sample.numbers, try_out_part, run_all,
-        lambda found: (Fate.of(found, sample.documents).text, {}),
+        config, job.root, "row", input, is_exact, sample.numbers, try_out_part, run_all, outcome,
         lambda cores: machine_of(config, inputs, cores, input.rows).memory,
         [f"At least {LEAST_DUPLICATES:.0%} of the texts that are compared are duplicates, since a sample has fewer."],
     )  # fmt: skip
@@ -135,9 +140,14 @@ def try_sample(job: PrepareJob) -> tuple[str, DataError | None]:
     return f"sample   {fate.text}", _too_many_bad(job.config.execution.max_bad_documents, sample, fate)
 
 
+def _unusable(sample: Sample, fate: Fate) -> int:
+    """The rows of the sample that are no records."""
+    return sum(fate.problems.values()) + sample.unreadable
+
+
 def _too_many_bad(allowed: float, sample: Sample, fate: Fate) -> DataError | None:
     """The error if more rows of the sample are no records than this share, so that the run would probably stop."""
-    rows, bad = fate.rows + sample.unreadable, sum(fate.problems.values()) + sample.unreadable
+    rows, bad = fate.rows + sample.unreadable, _unusable(sample, fate)
     if bad <= allowed * rows:
         return None
     problems = Counter(fate.problems) + Counter({"not readable": sample.unreadable})

@@ -40,6 +40,7 @@ def test_a_plan_has_a_row_for_each_stage_and_their_sums():
         "stages": [asdict(stage) for stage in stages], "core_s": 7210.0, "shuffle_bytes": 6e6, "store_money": 1.5,
         "on_cores": [{"cores": 2000, "seconds": 3600.0, "machine_gib": 64.4, "money": 12.345}],
         "prices": Prices().model_dump(), "assumed": ["One.", "Two " * 40 + "end."],
+        "warnings": [],
     }  # fmt: skip
     lines = plan_text(plan).splitlines()
     rows = {line.split()[0]: re.split(r"  +", line.strip()) for line in lines if line}
@@ -56,6 +57,8 @@ def test_a_plan_has_a_row_for_each_stage_and_their_sums():
     assert len(ends) == 1, "columns are aligned"
     assert lines[-3] == "- One." and lines[-2].startswith("- Two") and lines[-1].startswith("  Two")
     assert max(map(len, lines)) <= 120
+    warned = plan_text(plan | {"warnings": ["25.0% cannot be used."]}).splitlines()
+    assert warned == [*lines[:3], "warning  25.0% cannot be used.", *lines[3:]]
     exact = plan | {"input": size | {"exact": True}, "sample": sample | {"unreadable": 0.0}}
     assert plan_text(exact).splitlines()[1].startswith("input    1,000") and "cannot" not in plan_text(exact)
 

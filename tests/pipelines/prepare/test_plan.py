@@ -5,7 +5,7 @@ import json
 import pytest
 
 from raymill.cluster.errors import ConfigError, DataError, StorageError
-from raymill.cluster.plan.plan import plan_settings
+from raymill.cluster.plan.plan import plan_settings, plan_text
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
 from tests.support.inline import prepare_inline
@@ -60,6 +60,23 @@ def test_a_dry_run_stops_where_the_run_would(settings, monkeypatch, tmp_path, ca
         print_dry_run(config(settings | {"execution": {"max_bad_documents": 0.07}}))
     assert "sample   of 250 rows" in capsys.readouterr().out
     print_dry_run(config(settings | {"execution": {"max_bad_documents": 0.08}}))
+
+
+def test_a_plan_warns_where_the_run_would_stop(settings, tmp_path, monkeypatch):
+    """10 of 250 rows are no records; then 20 of 260."""
+    monkeypatch.setattr("raymill.cluster.plan.trial.TIMES", 1)
+
+    def warnings(allowed: float) -> list[str]:
+        plan = plan_settings(config(settings | {"execution": {"max_bad_documents": allowed}}), cores=(2,))
+        assert all(f"warning  {one[:40]}" in plan_text(plan) for one in plan["warnings"])
+        return plan["warnings"]
+
+    assert warnings(0.04) == []
+    (line,) = warnings(0.03)
+    assert line.startswith("4.0% of the rows of the sample cannot be used, and execution.max_bad_documents allows 3.0%")
+    with open(tmp_path / "in.jsonl", "a") as file:
+        file.write("[\n" * 10)
+    assert [one[:4] for one in warnings(0.07)] == ["7.7%"] and warnings(0.08) == []
 
 
 def test_a_dry_run_wants_the_key_of_pseudonyms(settings, monkeypatch):

@@ -1,8 +1,9 @@
 """Every objective by every engine, number of workers, rows at once and packing, uninterrupted, and killed and resumed.
 
-    python -m tests.training.fit.objective_matrix [--minutes M] [--seed N]
+    python -m tests.training.fit.objective_matrix [--minutes M] [--seed N] [--first K]
 
-runs all combinations in an order that the seed draws, until the minutes are over, and prints how many were equal and
+runs all combinations in an order that the seed draws, from number K of it until the minutes are over, and prints how
+many were equal and
 the largest difference. The losses of all steps are compared with those of a loop that computes one sequence at a time,
 by the formulas of the papers; of `reward` and `grpo` with those of one worker and one row at once. Everything is
 float32, so what differs is the order of additions.
@@ -128,12 +129,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     order = random.Random(given.seed).sample(CASES, len(CASES))
     end, tried, failed, largest = time.monotonic() + 60 * given.minutes, 0, 0, 0.0
     with tempfile.TemporaryDirectory() as folder, Matrix(Path(folder)) as matrix:
-        for case in order:
+        for case in order[given.first :]:
             if time.monotonic() > end:
                 break
             tried += 1
