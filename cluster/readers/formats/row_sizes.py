@@ -25,7 +25,7 @@ def bounded_pieces(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordB
     """
     for start in range(0, batch.num_rows, _PIECE_ROWS):
         rows = batch.slice(start, _PIECE_ROWS)
-        ends = np.cumsum(sum((_row_bytes(column) for column in rows.columns), np.zeros(rows.num_rows, np.int64)))
+        ends = np.cumsum(row_bytes(rows))
         first = done = 0
         while first < rows.num_rows:
             if ends[first] - done > limits.block_bytes:
@@ -37,10 +37,15 @@ def bounded_pieces(batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordB
 
 def decoded_bytes(batch: pa.RecordBatch) -> int:
     """Bytes of the values of a batch once they are decoded."""
-    return sum(int(_row_bytes(column).sum()) for column in batch.columns)
+    return int(row_bytes(batch).sum())
 
 
-def _row_bytes(array: pa.Array) -> np.ndarray:
+def row_bytes(batch: pa.RecordBatch) -> np.ndarray:
+    """Bytes of the values of each row once they are decoded: int64[rows]."""
+    return sum((_value_bytes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
+
+
+def _value_bytes(array: pa.Array) -> np.ndarray:
     """Bytes of each value once it is decoded: int64[length]. Dictionaries and views can repeat large values at no cost.
 
     array: of a type that is read (column_types.py). Each level of it has fewer values than a batch has bytes, and a
@@ -49,9 +54,9 @@ def _row_bytes(array: pa.Array) -> np.ndarray:
     type = array.type
     sizes = np.full(len(array), MIN_VALUE_BYTES, np.int64)
     if isinstance(type, pa.BaseExtensionType):
-        return _row_bytes(array.storage)
+        return _value_bytes(array.storage)
     if pa.types.is_dictionary(type):
-        values = _row_bytes(array.dictionary)
+        values = _value_bytes(array.dictionary)
         return values[array.indices.fill_null(0).to_numpy().astype(np.int64)] if len(values) else sizes
     if pa.types.is_string_view(type) or pa.types.is_binary_view(type):
         lengths = np.frombuffer(array.buffers()[1], np.int32)[::4][array.offset : array.offset + len(array)]
@@ -59,7 +64,7 @@ def _row_bytes(array: pa.Array) -> np.ndarray:
     if any(check(type) for check in _WITH_LENGTHS):
         return sizes + pc.binary_length(array).fill_null(0).to_numpy()
     if pa.types.is_struct(type):
-        return sum((_row_bytes(field) for field in array.flatten()), sizes)
+        return sum((_value_bytes(field) for field in array.flatten()), sizes)
     if any(check(type) for check in _LISTS):
         if pa.types.is_fixed_size_list(type):
             starts = (array.offset + np.arange(len(array), dtype=np.int64)) * type.list_size
@@ -68,7 +73,9 @@ def _row_bytes(array: pa.Array) -> np.ndarray:
             offsets = array.offsets.to_numpy().astype(np.int64)
             starts, ends = offsets[:-1], offsets[1:]
         of_values = (
-            _row_bytes(array.keys) + _row_bytes(array.items) if pa.types.is_map(type) else _row_bytes(array.values)
+            _value_bytes(array.keys) + _value_bytes(array.items)
+            if pa.types.is_map(type)
+            else _value_bytes(array.values)
         )
         before = np.concatenate([[0], np.cumsum(of_values)])
         return sizes + np.where(array.is_valid().to_numpy(False), before[ends] - before[starts], 0)

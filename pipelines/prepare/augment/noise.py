@@ -6,7 +6,7 @@ kind `word` or `gap` are changed.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from itertools import islice, pairwise
@@ -32,6 +32,8 @@ _CONFUSIONS = {
     "t": ("f",), "f": ("t",), "a": ("o",), "y": ("v",), "E": ("F",), "D": ("O",), "T": ("7",),
 }  # fmt: skip
 _APOSTROPHES = "'’"
+# A change of a word: the characters from start to end are replaced.
+Edit = tuple[int, int, str]
 _ENDS = ".?!"
 
 
@@ -41,14 +43,18 @@ def _count(words: int, fraction: float) -> int:
 
 
 def with_changed_words(
-    pieces: Sequence[TextPiece], draws: Draws, fraction: float, options: Callable[[str], Sequence[str]]
+    pieces: Sequence[TextPiece], draws: Draws, fraction: float, edits: Callable[[str], Iterable[Edit]]
 ) -> str:
-    """The text with some of its words replaced by one of their `options`; words without any stay."""
+    """The text with one of their `edits` in some of its words; words without any stay.
+
+    edits: is called again for the one that is drawn, because a word of a million letters has as many.
+    """
     words = [at for at, one in enumerate(pieces) if one.kind == "word"]
     texts, left = [one.text for one in pieces], _count(len(words), fraction)
     for at in draws.shuffled(words):
-        if left and (found := options(texts[at])):
-            texts[at] = draws.choice(found)
+        if left and (count := sum(1 for _ in edits(texts[at]))):
+            start, end, new = next(islice(edits(texts[at]), draws.below(count), None))
+            texts[at] = texts[at][:start] + new + texts[at][end:]
             left -= 1
         if not left:
             break
@@ -78,17 +84,16 @@ def typos(pieces: Sequence[TextPiece], draws: Draws, words: float, layout: str) 
     """The text with a typing error in some words: a neighbouring letter, or one doubled, left out or exchanged."""
     near = _neighbours(layout)
 
-    def mistyped(word: str) -> list[str]:
-        found = []
-        for at, letter in enumerate(word):
-            before, after = word[:at], word[at + 1 :]
-            others = near.get(letter.lower(), "")
+    def mistyped(word: str) -> Iterator[Edit]:
+        in_capitals = word.isupper()
+        for at, letter in enumerate(word if len(word) >= _SHORTEST else ""):
+            others, after = near.get(letter.lower(), ""), word[at + 1 : at + 2]
             if others:
-                found += [before + (one.upper() if letter.isupper() else one) + after for one in others]
-                found += [before + letter + (letter if word.isupper() else letter.lower()) + after, before + after]
-                if after and after[0] != letter:
-                    found.append(before + after[0] + letter + after[1:])
-        return found if len(word) >= _SHORTEST else []
+                yield from ((at, at + 1, one.upper() if letter.isupper() else one) for one in others)
+                yield at, at + 1, letter + (letter if in_capitals else letter.lower())
+                yield at, at + 1, ""
+                if after and after != letter:
+                    yield at, at + 2, after + letter
 
     return with_changed_words(pieces, draws, words, mistyped)
 
@@ -99,14 +104,12 @@ def typos(pieces: Sequence[TextPiece], draws: Draws, words: float, layout: str) 
 def ocr(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
     """The text with an OCR error in some words."""
 
-    def confused(word: str) -> list[str]:
-        return [
-            word[:at] + other + word[at + len(seen) :]
-            for seen, others in _CONFUSIONS.items()
-            for at in range(len(word))
-            if word.startswith(seen, at)
-            for other in others
-        ]
+    def confused(word: str) -> Iterator[Edit]:
+        for seen, others in _CONFUSIONS.items():
+            at = word.find(seen)
+            while at >= 0:
+                yield from ((at, at + len(seen), other) for other in others)
+                at = word.find(seen, at + 1)
 
     return with_changed_words(pieces, draws, words, confused)
 
@@ -166,16 +169,18 @@ def drop(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
     places = [at for at, one in enumerate(pieces) if one.kind == "word"]
     most = len(places) if any(one.kind == "kept" for one in pieces) else len(places) - 1
     gone = set(islice(draws.shuffled(places), max(min(_count(len(places), words), most), 0)))
-    text = ""
+    stay = [""]
     for at, one in enumerate(pieces):
         # Of the spaces around a word, one stays; none before a mark.
         is_before_space = at + 1 < len(pieces) and pieces[at + 1].text[0].isspace()
         if at in gone:
-            text = text if is_before_space else text.removesuffix(" ")
+            stay[-1] = stay[-1] if is_before_space else stay[-1].removesuffix(" ")
+            if len(stay) > 1 and not stay[-1]:
+                stay.pop()
         else:
-            is_double = at - 1 in gone and one.text[0].isspace() and (not text or text[-1].isspace())
-            text += one.text[1:] if is_double else one.text
-    return text
+            is_double = at - 1 in gone and one.text[0].isspace() and (not stay[-1] or stay[-1][-1].isspace())
+            stay += filter(None, [one.text[1:] if is_double else one.text])
+    return "".join(stay)
 
 
 def swap(pieces: Sequence[TextPiece], draws: Draws, words: float) -> str:
@@ -224,8 +229,8 @@ def spelling(pieces: Sequence[TextPiece], draws: Draws, words: float, kinds: Seq
     """The text with other spellings of some words: British or American ones, or frequent mistakes."""
     tables = [_spellings(kind) for kind in kinds]
 
-    def others(word: str) -> list[str]:
-        return [in_case_of(word, one) for table in tables for one in table.get(word.lower(), ())]
+    def others(word: str) -> list[Edit]:
+        return [(0, len(word), in_case_of(word, one)) for table in tables for one in table.get(word.lower(), ())]
 
     return with_changed_words(pieces, draws, words, others)
 

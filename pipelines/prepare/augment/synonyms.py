@@ -15,7 +15,7 @@ from wordfreq import zipf_frequency
 from raymill.cluster.errors import DataError
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.augment.draws import Draws
-from raymill.pipelines.prepare.augment.noise import in_case_of, with_changed_words
+from raymill.pipelines.prepare.augment.noise import Edit, in_case_of, with_changed_words
 from raymill.pipelines.prepare.augment.pieces import TextPiece
 from raymill.pipelines.prepare.augment.thesaurus import files_of
 
@@ -54,13 +54,14 @@ class Thesaurus:
     def __init__(self, synonyms: dict[str, Counter[str]], *, has_senses: bool) -> None:
         self._synonyms, self._has_senses = synonyms, has_senses
 
-    @lru_cache(1 << 16)  # noqa: B019 -- a process has one thesaurus, for its whole life
     def nearest(self, word: str) -> tuple[str, ...]:
         """The synonyms that may replace a word, the nearest first."""
-        own = self._synonyms.get(word)
-        if not own or word in _STAY:
-            return ()
-        ranked = []
+        # Words of texts may be megabytes, those of the thesaurus are kept.
+        return self._nearest(word) if word in self._synonyms and word not in _STAY else ()
+
+    @lru_cache(1 << 16)  # noqa: B019 -- a process has one thesaurus, for its whole life
+    def _nearest(self, word: str) -> tuple[str, ...]:
+        own, ranked = self._synonyms[word], []
         for other, senses in own.items():
             theirs = self._synonyms.get(other, Counter())
             if other == word or other in _STAY or word not in theirs or _ending(word) != _ending(other):
@@ -78,8 +79,8 @@ def _ending(word: str) -> str:
 def synonyms(words: float, thesaurus: Thesaurus, pieces: Sequence[TextPiece], draws: Draws) -> str:
     """The text with some words replaced by synonyms."""
 
-    def others(word: str) -> list[str]:
-        return [in_case_of(word, one) for one in thesaurus.nearest(word.lower())]
+    def others(word: str) -> list[Edit]:
+        return [(0, len(word), in_case_of(word, one)) for one in thesaurus.nearest(word.lower())]
 
     return with_changed_words(pieces, draws, words, others)
 

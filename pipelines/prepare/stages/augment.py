@@ -20,6 +20,7 @@ from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_table
 from raymill.cluster.entry import Entry
 from raymill.cluster.examples.content import Shape, from_shape, to_shape
 from raymill.cluster.examples.messages import without_nulls
+from raymill.cluster.readers.formats.row_sizes import row_bytes
 from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.augment.settings import Augment
@@ -34,6 +35,7 @@ AUGMENT_VERSION = "1"
 _LONGEST = 100  # maximum characters of a class in counters
 _QUESTION_MEMORY = 16  # bytes of each question of the data set
 _ROWS = 1000  # records that are Python objects at a time
+_MOST_HELD = 64 << 20  # bytes of variants that are; a record may have a hundred of its own size
 # Loads wordfreq, an optional package.
 _synonyms = Entry("raymill.pipelines.prepare.augment.synonyms:synonyms")
 _thesaurus = Entry("raymill.pipelines.prepare.augment.synonyms:load")
@@ -129,10 +131,24 @@ def _write(
     counters: Counter[str],
 ) -> None:
     """Write the variants of some rows of a table. first: the number of its first row in the unit."""
-    made, refused = list[dict[str, Any]](), list[dict[str, Any]]()
-    records = table.take(pa.array(rows)).to_pylist()
-    for row, record in zip(rows.tolist(), records, strict=True):
+    made, refused, held = list[dict[str, Any]](), list[dict[str, Any]](), 0
+
+    def write() -> None:
+        if made:
+            scratch.write(AUGMENTED, pa.Table.from_pylist(made, pa.schema([("row", pa.int64()), *schema])))
+        if refused:
+            scratch.write(NOT_AUGMENTED, pa.Table.from_pylist(refused, NOT_AUGMENTED_SCHEMA))
+        made.clear()
+        refused.clear()
+
+    chosen = table.take(pa.array(rows)).combine_chunks()
+    sizes = np.concatenate([np.zeros(0, np.int64), *map(row_bytes, chosen.to_batches())])
+    for row, record, size in zip(rows.tolist(), chosen.to_pylist(), sizes.tolist(), strict=True):
         for one in makes.of(record["id"], from_shape(record, shape), int(wanted[row])):
+            held += size
+            if held > _MOST_HELD:
+                write()
+                held = size
             if one.reason is not None:
                 refused.append(_refused(record, one, shape))
                 continue
@@ -140,10 +156,7 @@ def _write(
             counters.update({"augmented": 1, f"augmented/{one.operation}": 1})
             if settings.by:
                 counters[f"class-variants/{_class_of(record, settings.by)}"] += 1
-    if made:
-        scratch.write(AUGMENTED, pa.Table.from_pylist(made, pa.schema([("row", pa.int64()), *schema])))
-    if refused:
-        scratch.write(NOT_AUGMENTED, pa.Table.from_pylist(refused, NOT_AUGMENTED_SCHEMA))
+    write()
 
 
 def _is_in(known: np.ndarray, hashed: int) -> bool:

@@ -10,8 +10,9 @@ and variants of them                            removed   the ledger
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from raymill.cluster.artifact import Artifact, Counters, fingerprint, read_table
 from raymill.cluster.examples.content import Shape, columns_in_use, from_shape, sides_of
 from raymill.cluster.examples.messages import without_nulls
 from raymill.cluster.examples.splits import SPLITS
+from raymill.cluster.readers.formats.row_sizes import row_bytes
 from raymill.cluster.stage import Output, Scratch, Stage
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.records import tables
@@ -57,6 +59,7 @@ _ANSWERS_SHOWN = 3  # of each
 _NO_CONTENT = ("id", "metadata", "annotations", "provenance")
 _CONTENT_SHOWN = 2000  # characters of the content in REMOVED_EXAMPLES
 _TEXT_SHOWN = 2000  # characters of a question or answer in LISTED
+_MOST_COPIED = 64 << 20  # bytes of copies of records in memory; a record may have a thousand
 
 # Why records that meet all rules and are no duplicates are not in the data set, by the number in SPLIT_FILES.
 _LEFT_OUT = {
@@ -199,15 +202,14 @@ class WriteSplits:
             first += records.num_rows
             for number, name in enumerate(SPLITS):
                 here = np.flatnonzero(own["split"].to_numpy() == number)
-                if len(here):
-                    times = own["copies"].to_numpy()[here]
-                    at = pa.array(np.repeat(here, times))
-                    chosen = _with_names_of_copies(records.take(at), times)
+                times = own["copies"].to_numpy()[here]
+                for at, number in _copies(records, here, times):
+                    chosen = _with_names_of_copies(records.take(at), number)
                     chosen = chosen.append_column("split", pa.repeat(name, chosen.num_rows))
                     for column in ("fold", *(_OF_CURRICULUM if self.staged else ())):
                         chosen = chosen.append_column(column, own[column].take(at))
                     self._write(scratch, name, chosen, counters)
-                    counters["repeated"] += chosen.num_rows - len(here)
+                    counters["repeated"] += int(np.count_nonzero(number > 1))
             gone = pc.less(own["split"], 0)
             pairs = zip(records.filter(gone).to_pylist(), own.filter(gone).to_pylist(), strict=True)
             removed = [_removed(record, place, partners) for record, place in pairs]
@@ -314,19 +316,32 @@ def _generated(metadata: pa.ChunkedArray) -> list[str]:
     return [json.dumps(by, ensure_ascii=False) for by in rows if by[0]]
 
 
-def _with_names_of_copies(records: pa.Table, times: np.ndarray) -> pa.Table:
+def _copies(records: pa.Table, rows: np.ndarray, times: np.ndarray) -> Iterator[tuple[pa.Array, np.ndarray]]:
+    """(rows of copies, the number of each copy from 1), in pieces of about _MOST_COPIED bytes.
+
+    times: how often each of the rows is written, one after the other.
+    """
+    at = np.repeat(rows, times)
+    number = np.arange(len(at)) - np.repeat(np.cumsum(times) - times, times) + 1
+    sizes = np.concatenate([np.zeros(0, np.int64), *map(row_bytes, records.combine_chunks().to_batches())])
+    piece = np.cumsum(sizes[at]) // _MOST_COPIED
+    ends = np.flatnonzero(np.diff(piece, append=-1)) + 1
+    for start, end in pairwise([0, *ends.tolist()]):
+        yield pa.array(at[start:end]), number[start:end]
+
+
+def _with_names_of_copies(records: pa.Table, number: np.ndarray) -> pa.Table:
     """The records, of which the second and later copies have ids of their own, and the first one as their parent.
 
-    times: how often each record stands here, one after the other.
+    number: of each copy, from 1.
     """
-    if (times == 1).all():
+    if (number == 1).all():
         return records
-    number = np.concatenate([np.arange(1, count + 1) for count in times.tolist()]).tolist()
-    ids = records["id"].to_pylist()
-    named = [id if copy == 1 else f"{id}#{copy}" for id, copy in zip(ids, number, strict=True)]
+    copies, ids = number.tolist(), records["id"].to_pylist()
+    named = [id if copy == 1 else f"{id}#{copy}" for id, copy in zip(ids, copies, strict=True)]
     parents = [
         before if copy == 1 else {"parents": [id], "operation": "repeat"}
-        for id, copy, before in zip(ids, number, records["provenance"].to_pylist(), strict=True)
+        for id, copy, before in zip(ids, copies, records["provenance"].to_pylist(), strict=True)
     ]
     columns = {"id": pa.array(named), "provenance": pa.array(parents, records.schema.field("provenance").type)}
     return pa.table({name: columns.get(name, records[name]) for name in records.column_names})

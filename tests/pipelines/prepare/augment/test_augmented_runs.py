@@ -8,11 +8,13 @@ import pytest
 
 from raymill.cluster.artifact import Artifact
 from raymill.cluster.errors import ConfigError
+from raymill.cluster.stage import Scratch
 from raymill.cluster.store.store import Store
 from raymill.pipelines.prepare.config import PrepareConfig
 from raymill.pipelines.prepare.job import PrepareJob
 from raymill.pipelines.prepare.records.fields import AUGMENT
 from raymill.pipelines.prepare.report.page import render
+from raymill.pipelines.prepare.stages.augment import AUGMENTED, NOT_AUGMENTED
 from raymill.pipelines.prepare.versions.export import card_text
 from tests.support.inline import prepare_inline
 from tests.support.many_units import cut_into_many_units, write_small_row_groups
@@ -162,6 +164,29 @@ def test_repeated_records_and_variants_add_up(prepared):
     assert run.report["straddling"] == {"contradictory": 0, "duplicates": 0, "questions": 0}
     assert "10 of them repeated; 20 of them variants" in run.summary
     assert run.report["variants"] == {name: {"records": 20, "variants": 10} for name in ("billing", "login")}
+
+
+@pytest.mark.parametrize("output, max_similarity", [(AUGMENTED, None), (NOT_AUGMENTED, 0.7)])
+def test_copies_and_variants_are_written_in_tables_of_bounded_size(prepared, monkeypatch, output, max_similarity):
+    def content(run) -> list[dict]:
+        return [row | {"metadata": row["metadata"] | {"collected_at": ""}} for row in records(run).values()]
+
+    split = {"stratify": ["queue"], "balance": {"by": ["queue"], "to": 80, "most_copies": 9}}
+    asked = {"operations": ALL, "by": ["queue"], "to": 200, "most_variants": 9, "max_similarity": max_similarity}
+    wanted = content(prepared(asked, "whole", split=split))
+    written, write = {"train": [], output: []}, Scratch.write
+
+    def noted(self, name, table, unit=None):
+        # The variants of AUGMENTED are copied to the training records as they were written.
+        if name in written and not (name == "train" and is_variant(table.slice(0, 1).to_pylist()[0])):
+            written[name].append(table.nbytes)
+        write(self, name, table, unit)
+
+    monkeypatch.setattr(Scratch, "write", noted)
+    monkeypatch.setattr("raymill.pipelines.prepare.stages.augment._MOST_HELD", 4000)
+    monkeypatch.setattr("raymill.pipelines.prepare.stages.write._MOST_COPIED", 4000)
+    assert content(prepared(asked, split=split)) == wanted
+    assert all(len(sizes) > 3 and max(sizes) < 8000 for sizes in written.values()), written
 
 
 def test_the_page_and_the_card_count_what_was_made(prepared):

@@ -1,6 +1,7 @@
 """Operations on the words of a text."""
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -79,6 +80,17 @@ def test_neighbours_are_exchanged_where_only_spaces_stand_between():
     assert all_of("swap", "one two, three", words=0.1) == {"two one, three"}
     assert all_of("swap", "one, two") == {"one, two"}
     assert all_of("swap", "one two three", words=1.0) == {"two one three", "one three two"}, "a word moves once"
+
+
+@pytest.mark.parametrize("name, options", [("typos", {"words": 0.1, "layout": "qwerty"}), ("ocr", {"words": 0.1})])
+def test_of_a_long_word_only_the_error_that_is_drawn_is_made(name, options):
+    pieces = KEEP.pieces("mail" * 500)
+    tracemalloc.start()
+    changed = getattr(noise, name)(pieces, Draws("1"), **options)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert changed != "mail" * 500 and abs(len(changed) - 2000) < 2
+    assert peak < 100 * 2000, "with all errors of 2,000 letters, each a word, 20 MB and more"
 
 
 def test_spelling_is_british_for_american_and_back_and_frequent_mistakes():
