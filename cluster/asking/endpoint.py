@@ -26,6 +26,7 @@ from raymill.cluster.secret_values import redacted, shortened
 # Bytes of an answer: of its frame, of each token, and of each log-probability beside a token.
 _FRAME_BYTES, _TOKEN_BYTES, _LOGPROB_BYTES = 1 << 20, 256, 512
 _MOST_BYTES = 64 << 20
+_MOST_PARTS = 1_000_000  # lists and objects of an answer, which take 60 bytes each and more
 _LONGEST_NAME = 100  # characters of `finish_reason`
 _SAID = 4000  # characters of a server's message that are looked at
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
@@ -224,6 +225,8 @@ def judged(
 ) -> Reply:
     """The outcome of an answer of HTTP. of_answer: the outcome of its JSON if the status is 200; None: of a chat."""
     try:
+        if body.count(b"[") + body.count(b"{") > _MOST_PARTS:
+            raise ValueError("an answer of very many parts")
         plain: Any = json.loads(json_text(body))
     except (ValueError, RecursionError):
         plain = None

@@ -23,6 +23,7 @@ _SHOWN = 120
 _LONGEST_COLUMN = 256  # characters of a dotted name
 _MOST_ADDED = 1 << 20  # characters that dotted names may add to those of a record
 _MOST_RECORDS = 1_000_000  # of an answer: 10 kB can stand for 10 MB of nulls
+_MOST_DIGITS = 4000
 _MISSING = object()
 
 
@@ -192,8 +193,13 @@ def _answer(
                 "continues after the last pages that were kept."
             ) from error
         try:
-            return answer, json.loads(answer.body)
-        except (ValueError, RecursionError) as error:
+            return answer, json.loads(answer.body, parse_int=_number)
+        except RecursionError as error:
+            raise DataError(
+                f"{where}: {shown(answer.url)} has lists or objects within each other in about 1,000 levels. Ask for "
+                "records without them, with `parameters`."
+            ) from error
+        except ValueError as error:
             text = shortened(" ".join(answer.body[: 4 * _SHOWN].decode("utf-8", "replace").split()), _SHOWN)
             kind = answer.content_type or "no content type"
             is_page = "html" in kind or text.startswith("<")
@@ -210,6 +216,11 @@ def _answer(
                 f"which begin: {text!r}). {fix}."
             ) from error
     raise AssertionError("the last try returns or raises")
+
+
+def _number(digits: str) -> int | str:
+    """A whole number; of thousands of digits, which Python does not read, its text."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
 def _records(value: Any, path: str, answer: Response, where: str) -> Sequence[Any]:

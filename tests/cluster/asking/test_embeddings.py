@@ -162,6 +162,7 @@ def body_of(*given, usage=True) -> bytes:
         (b'{"a": "\xed\xa0\x80", ' + body_of([1], [2])[1:], "answered"),
         (b"\xef\xbb\xbf" + body_of([1], [2]), "answered"),
         (b'{"data": [{"index": "a", "embedding": [1]}, {"index": 1, "embedding": [1]}]}', "again"),
+        (body_of([1], [2])[:-1] + b', "more": [' + b"[]," * 1_000_000 + b"0]}", "again"),
     ],
 )
 def test_what_an_answer_must_have(body, outcome):
