@@ -194,12 +194,7 @@ def _answer(
             ) from error
         try:
             return answer, json.loads(answer.body, parse_int=_number)
-        except RecursionError as error:
-            raise DataError(
-                f"{where}: {shown(answer.url)} has lists or objects within each other in about 1,000 levels. Ask for "
-                "records without them, with `parameters`."
-            ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             text = shortened(" ".join(answer.body[: 4 * _SHOWN].decode("utf-8", "replace").split()), _SHOWN)
             kind = answer.content_type or "no content type"
             is_page = "html" in kind or text.startswith("<")

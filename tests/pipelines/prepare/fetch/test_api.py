@@ -207,11 +207,8 @@ def test_an_answer_that_is_cut_off_once_is_asked_for_again(site):
 
 def test_a_number_of_thousands_of_digits_is_a_text(site):
     digits = "9" * 5000
-    site.answers["/t"] = Reply('[{"id": 1}, {"id": %s}]' % digits)
+    site.answers["/t"] = Reply(f'[{{"id": 1}}, {{"id": {digits}}}]')
     assert ids(fetched(site)) == [1, digits]
-    site.answers["/t"] = Reply('[{"id": 1}, {"id": %s}]' % ("[" * 5000 + "]" * 5000))
-    with pytest.raises(DataError, match="/t has lists or objects within each other in about 1,000 levels"):
-        fetched(site)
 
 
 def test_pages_that_do_not_go_on_are_an_error(site):
