@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -23,7 +24,13 @@ from raymill.training.model_folder.checks import (
     embedded_tokens,
     refuse_later_tokens,
 )
-from raymill.training.model_folder.folder import INDEX, SINGLE, model_fingerprint, weight_files
+from raymill.training.model_folder.folder import (
+    INDEX,
+    SINGLE,
+    located_with_fingerprint,
+    model_fingerprint,
+    weight_files,
+)
 from raymill.training.models.base import base_dtype, load_base
 from tests.support.model_folders import folder, shapes_of, write_weights
 from tests.support.train_inline import MODEL, PLAIN
@@ -124,6 +131,17 @@ def test_weights_in_several_files_are_found_by_their_index(tmp_path):
     (place / INDEX).write_text("{")
     with pytest.raises(DataError, match=rf"{INDEX}: is not JSON"):
         check(str(place))
+
+
+def test_adapters_that_name_each_other_as_base_are_refused(tmp_path):
+    for own, other in (("a", "b"), ("b", "a"), ("c", "c")):
+        (tmp_path / own).mkdir()
+        named = {"peft_type": "LORA", "r": 2, "base_model_name_or_path": str(tmp_path / other)}
+        (tmp_path / own / "adapter_config.json").write_text(json.dumps(named))
+        save_file({"x": torch.zeros(2)}, tmp_path / own / "adapter_model.safetensors")
+    for own, other in (("a", "b"), ("c", "c")):
+        with pytest.raises(DataError, match=rf"{tmp_path / other}: this is an adapter; a base model is needed"):
+            located_with_fingerprint(Store(), str(tmp_path / own))
 
 
 def write_index(place: Path, placed: dict[str, str]) -> None:
