@@ -1,12 +1,11 @@
 """Measures of a data set as pure functions, most of them in [0, 1]."""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, date
 from functools import cached_property
-from itertools import permutations
 
 import numpy as np
 import pyarrow as pa
@@ -131,11 +130,13 @@ class Agreement:
 
     alpha = 1 - (n - 1) sum_{c != k} o_ck / sum_{c != k} n_c n_k, where o_ck counts the pairs of labels within a record,
     each by 1 / (m - 1) of its m labels, n_c = sum_k o_ck and n = sum n_c. 1: all agree; 0: as by chance; below 0: less.
+    So n_c is the number of labels c, and a record has m^2 - sum_c m_c^2 pairs of different ones, with m_c labels c.
     Source: Krippendorff 2004, Content analysis, chapter 11.
     """
 
     def __init__(self) -> None:
-        self.pairs: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.labels = Counter[str]()
+        self.pairs = Counter[int]()  # m - 1 of records -> their pairs of different labels
         self.records = self.disagreed = 0
 
     def add(self, labels: Iterable[str | None]) -> bool:
@@ -143,9 +144,10 @@ class Agreement:
         given = [label for label in labels if label]
         if len(given) < 2:
             return False
-        for pair in permutations(given, 2):
-            self.pairs[pair] += 1 / (len(given) - 1)
-        differ = len(set(given)) > 1
+        counts = Counter(given)
+        self.labels.update(counts)
+        self.pairs[len(given) - 1] += len(given) ** 2 - sum(number**2 for number in counts.values())
+        differ = len(counts) > 1
         self.records += 1
         self.disagreed += differ
         return differ
@@ -153,14 +155,11 @@ class Agreement:
     @property
     def alpha(self) -> float | None:
         """None if no record has two labels, or all labels are the same value."""
-        totals: defaultdict[str, float] = defaultdict(float)
-        for (label, _), weight in self.pairs.items():
-            totals[label] += weight
-        everything = sum(totals.values())
-        expected = everything**2 - sum(number**2 for number in totals.values())
+        everything = self.labels.total()
+        expected = everything**2 - sum(number**2 for number in self.labels.values())
         if expected <= 0:
             return None
-        observed = sum(weight for (one, other), weight in self.pairs.items() if one != other)
+        observed = sum(number / others for others, number in sorted(self.pairs.items()))
         return 1 - (everything - 1) * observed / expected
 
 

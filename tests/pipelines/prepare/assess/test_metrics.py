@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -248,6 +249,19 @@ def test_alpha_of_the_published_example():
     ]
     assert agreement.alpha == pytest.approx(0.743, abs=0.0005)
     assert agreement.records == 11 and [at + 1 for at, one in enumerate(differing) if one] == [2, 6, 8]
+
+
+def test_a_record_of_many_labels_takes_as_much_memory_as_it_has_labels():
+    agreement, few = Agreement(), Agreement()
+    tracemalloc.start()
+    assert agreement.add([f"label {number}" for number in range(1000)])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1000 * 1000, "a million pairs take over 100 MB"
+    assert agreement.alpha == pytest.approx(0), "all of these differ"
+    # Of aab 4 of 6 ordered pairs differ, each counts 1 / 2; of 5 labels, 4 are a: 25 - 16 - 1 ordered pairs differ.
+    assert few.add("aab") and not few.add("aa")
+    assert few.alpha == 1 - (5 - 1) * (4 / 2) / (5**2 - 4**2 - 1**2)
 
 
 def test_alpha_is_0_by_chance_and_1_without_differences():
