@@ -28,6 +28,8 @@ _LONGEST_DELAY_S = 60.0  # that robots.txt may ask for
 _RULES_BYTES = 500 << 10  # of robots.txt that are read, the least of RFC 9309, 2.5
 # Rules of the servers asked last are kept: bytes of their files, which take 16 times as much memory, and servers.
 _KEPT_BYTES, _KEPT_SERVERS = 4 << 20, 1000
+# Addresses in a row for which a server refuses all requests (429, 503) or does not answer; then it is not asked again.
+_MOST_REFUSED = 5
 _RATE = re.compile(r"[0-9]{1,9}(?:/[0-9]{1,9})?")
 _INPUT = Input(path="/")
 _ACCEPT = {"Accept": "text/html, text/plain;q=0.5"}
@@ -72,7 +74,9 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
                 visitor.approach(url)
                 answer = connection.get(url, headers=_ACCEPT, allowed=visitor.approach)
                 text, problem = _text(answer)
+                visitor.note_answer(None)
             except RequestFailed as error:
+                visitor.note_answer(error)
                 yield Page(url, (), [Unread(error.problem, str(error))], following, now())
                 continue
             if problem:
@@ -86,33 +90,54 @@ def pages(settings: Pages, position: str | None, urls: tuple[WebAddress, ...]) -
 
 @dataclass
 class _Visitor:
-    """Approaches pages with a delay between the requests to one server, and as robots.txt allows."""
+    """Approaches pages with a delay between the requests to one server, and as robots.txt allows.
+
+    A server that does not send its robots.txt, or no page for several addresses, is not asked again: each address would
+    take all attempts with their waits.
+    """
 
     connection: client.Client
     delay_s: float
-    _rules: dict[str, tuple[RobotFileParser, int]] = field(default_factory=dict)  # with the bytes of the file
+    # With the bytes of the file.
+    _rules: dict[str, tuple[RobotFileParser | RequestFailed, int]] = field(default_factory=dict)
     _last: dict[str, float] = field(default_factory=dict)
+    _server: str = ""  # that was approached last
+    _refused: dict[str, int] = field(default_factory=dict)  # addresses in a row, by server
 
     def approach(self, url: str) -> None:
         """Check robots.txt, and wait until the server may be asked again.
 
         Raises:
-            RequestFailed: robots.txt forbids the address, or cannot be fetched.
+            RequestFailed: robots.txt forbids the address, or cannot be fetched; or the server is not asked again.
         """
         try:
             parts = urlsplit(url)
         except ValueError as error:
             raise RequestFailed("http_error", f"{shortened(url, 200)}: is no address ({error})") from error
-        server = f"{parts.scheme}://{parts.netloc}"
+        server = self._server = f"{parts.scheme}://{parts.netloc}"
         kept = self._rules.pop(server) if server in self._rules else self._fetched_rules(server)
         self._rules[server], (rules, _) = kept, kept
         while sum(bytes for _, bytes in self._rules.values()) > _KEPT_BYTES or len(self._rules) > _KEPT_SERVERS:
             del self._rules[next(iter(self._rules))]
+        if isinstance(rules, RequestFailed):
+            raise RequestFailed(rules.problem, str(rules))
+        if self._refused.get(server, 0) >= _MOST_REFUSED:
+            raise RequestFailed(
+                "unreachable",
+                f"{shown(url)}: not asked, since {server} refused or did not answer {_MOST_REFUSED} others",
+            )
         if not rules.can_fetch(USER_AGENT, url):
             raise RequestFailed("robots_forbid", url)
         wanted = rules.crawl_delay(USER_AGENT)
         delay = max(self.delay_s, min(float(wanted or 0), _LONGEST_DELAY_S))
         self._wait(server, delay)
+
+    def note_answer(self, error: RequestFailed | None) -> None:
+        """Note how the server that was approached last answered, after all attempts."""
+        if error is not None and (error.problem == "unreachable" or error.status in (429, 503)):
+            self._refused[self._server] = self._refused.get(self._server, 0) + 1
+        else:
+            self._refused.pop(self._server, None)
 
     def _wait(self, server: str, delay: float) -> None:
         """Wait for the rest of the delay since the last request to a server."""
@@ -122,8 +147,8 @@ class _Visitor:
         if len(self._last) > _KEPT_SERVERS:
             del self._last[min(self._last, key=self._last.__getitem__)]
 
-    def _fetched_rules(self, server: str) -> tuple[RobotFileParser, int]:
-        """(the rules of a server, the bytes of its robots.txt)."""
+    def _fetched_rules(self, server: str) -> tuple[RobotFileParser | RequestFailed, int]:
+        """(the rules of a server, or why it allows nothing; the bytes of its robots.txt)."""
         rules, address, text = RobotFileParser(), f"{server}/robots.txt", ""
         self._wait(server, self.delay_s)
         try:
@@ -131,13 +156,10 @@ class _Visitor:
             rules.parse([line for line in text.splitlines() if _is_rule(line)])
         except RequestFailed as error:
             if error.problem in ("private_address", "unreachable"):
-                raise
-            if error.status is not None and 400 <= error.status < 500 and error.status != 429:
-                rules.parse([])
-            else:
-                raise RequestFailed(
-                    "robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}"
-                ) from error
+                return error, 0
+            if error.status is None or not 400 <= error.status < 500 or error.status == 429:
+                return RequestFailed("robots_forbid", f"{address} cannot be read, so nothing is allowed: {error}"), 0
+            rules.parse([])
         return rules, len(text)
 
 

@@ -87,6 +87,26 @@ def test_a_server_without_rules_allows_all_and_one_that_fails_allows_nothing(sit
     assert problems(visited(site, "/a")) == ([] if allowed else ["robots_forbid"])
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_server_that_does_not_send_its_rules_is_asked_once_for_all_its_pages(site, status, no_waiting):
+    site.answers |= {"/robots.txt": Reply(status=status), "/a": as_html(ARTICLE)}
+    other = site.url.replace("127.0.0.1", "localhost")
+    found = visited(site, "/a", "/b", f"{other}/a", "/c", attempts=3)
+    assert problems(found) == ["robots_forbid"] * 4 and site.paths() == ["/robots.txt"] * 6
+
+
+def test_a_server_that_refuses_five_pages_in_a_row_is_not_asked_again(site, no_waiting):
+    site.answers |= {"/robots.txt": Reply(status=404), "/a": as_html(ARTICLE), "/500": Reply(status=500)}
+    site.answers |= {f"/{n}": Reply(status=429, headers={"Retry-After": "300"}) for n in range(9)}
+    found = visited(site, "/a", *(f"/{n}" for n in range(4)), "/a?", *(f"/{n}" for n in range(9)), "/a", attempts=3)
+    assert [len(page.records) for page in found] == [1, 0, 0, 0, 0, 1, *[0] * 10]
+    assert problems(found) == ["http_error"] * 9 + ["unreachable"] * 5
+    asked = [path for path in site.paths() if path[1:].isdigit()]
+    assert len(asked) == 3 * (4 + 5), "three attempts for each page before"
+    broken = visited(site, *["/500?" + "x" * n for n in range(8)], "/a", attempts=1)
+    assert len(broken[-1].records) == 1, "pages that are broken are no refusal"
+
+
 def test_requests_to_one_server_have_a_delay_and_those_to_others_none(site, no_waiting):
     site.answers |= {"/a": as_html(ARTICLE), "/b": as_html(ARTICLE)}
     other = site.url.replace("127.0.0.1", "localhost")
