@@ -138,7 +138,8 @@ def plan_of(subject: Subject, cores: Sequence[int], prices: Prices) -> dict[str,
         subject.run_all(whole)
         outcome, numbers = subject.outcome(found.artifacts)
     input = subject.input
-    bad, allowed = numbers.get("unusable", subject.sample["unreadable"]), subject.config.execution.max_bad_documents
+    bad = numbers.get("unusable", subject.sample["unreadable"])
+    allowed = getattr(subject.config.execution, "max_bad_documents", 1.0)  # a kind of a package may have no such bound
     too_many = (
         f"{bad:.1%} of the {subject.noun}s of the sample cannot be used, and execution.max_bad_documents allows "
         f"{allowed:.1%}: if the others are like them, the run stops after reading."
