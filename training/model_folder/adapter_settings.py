@@ -16,7 +16,7 @@ from raymill.training.model_folder.folder import Addition, read_shapes
 _MOST_NAMES, _MOST_PATTERNS = 10_000, 1_000
 _MOST_RANK = 4096  # also of virtual tokens: memory by it is of the order of the base
 # A name of modules, by `re.escape` or not: no repetition, so that its time grows with its length alone.
-_NAME = re.compile(r"(?:[\w-]|\\?[.-]){1,300}")
+_NAME = re.compile(r"(?:[\w.-]|\\[.-]){1,300}")
 LARGEST_ALPHA = 1e30
 # Values of `init_lora_weights` that do not change the base when the adapter is loaded.
 PLAIN_INITIALISATIONS = (None, True, False, "gaussian", "orthogonal")

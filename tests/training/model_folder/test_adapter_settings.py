@@ -53,6 +53,8 @@ def found_in(folder, **settings) -> Addition:
         {"layers_pattern": BACKTRACKS, "layers_to_transform": [0]},
         {"layers_to_transform": ["0"]},
         {"rank_pattern": {BACKTRACKS: 8}},
+        {"target_modules": ["-" * 299 + "!"]},
+        {"target_modules": ["\\\\." * 149 + "!"]},
         {"rank_pattern": {"q_proj": 100_000_000}},
         {"rank_pattern": {f"q{number}": 8 for number in range(1_001)}},
         {"rank_pattern": ["q_proj"]},
