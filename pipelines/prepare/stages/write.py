@@ -203,13 +203,13 @@ class WriteSplits:
             for number, name in enumerate(SPLITS):
                 here = np.flatnonzero(own["split"].to_numpy() == number)
                 times = own["copies"].to_numpy()[here]
-                for at, number in _copies(records, here, times):
-                    chosen = _with_names_of_copies(records.take(at), number)
+                for at, copies in _copies(records, here, times):
+                    chosen = _with_names_of_copies(records.take(at), copies)
                     chosen = chosen.append_column("split", pa.repeat(name, chosen.num_rows))
                     for column in ("fold", *(_OF_CURRICULUM if self.staged else ())):
                         chosen = chosen.append_column(column, own[column].take(at))
                     self._write(scratch, name, chosen, counters)
-                    counters["repeated"] += int(np.count_nonzero(number > 1))
+                    counters["repeated"] += int(np.count_nonzero(copies > 1))
             gone = pc.less(own["split"], 0)
             pairs = zip(records.filter(gone).to_pylist(), own.filter(gone).to_pylist(), strict=True)
             removed = [_removed(record, place, partners) for record, place in pairs]
