@@ -55,8 +55,14 @@ def interval(table: np.ndarray, measure: Callable[[np.ndarray], float | None]) -
     if not total or measure(table) is None:
         return None
     random = np.random.default_rng(_SEED)
-    drawn = random.multinomial(total, table.reshape(-1) / total, _DRAWS).reshape(_DRAWS, *table.shape)
-    values = [value for one in drawn if (value := measure(one)) is not None]
+    # Cells without a document, of which a table of many scores has millions, are not drawn. The last one takes the rest
+    # of a draw, so that the random numbers are those of all cells.
+    cells = np.union1d(np.flatnonzero(table), table.size - 1)
+    values, one = [], np.zeros(table.size, np.int64)
+    for drawn in random.multinomial(total, table.reshape(-1)[cells] / total, _DRAWS):
+        one[cells] = drawn
+        if (value := measure(one.reshape(table.shape))) is not None:
+            values.append(value)
     low, high = np.percentile(values, _INTERVAL)
     return float(low), float(high)
 

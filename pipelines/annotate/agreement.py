@@ -128,14 +128,20 @@ def krippendorff_alpha(
         return Coefficient(None, None, None, 0, ONE_VOTE)
     given = np.arange(1, rows.shape[1] + 1, dtype=float) if values is None else values.astype(float)
     pairs, of_label = rows.sum(axis=1) - 1, rows.astype(float)
-    fixed = None if level in ("ordinal", "interval") else _distances(given, level)
-    disagreement = None if fixed is None else ((of_label @ fixed) * of_label).sum(axis=1) / pairs
+    # The nominal distance needs no matrix, which would be large for labels that are any texts.
+    fixed = _ratio_distances(given) if level == "ratio" else None
+    disagreement = None
+    if level == "nominal":
+        disagreement = (of_label.sum(axis=1) ** 2 - (of_label**2).sum(axis=1)) / pairs
+    elif fixed is not None:
+        disagreement = ((of_label @ fixed) * of_label).sum(axis=1) / pairs
 
     def alpha(weight: np.ndarray) -> float:
         margins = weight @ of_label
         total = margins.sum()
-        if fixed is not None and disagreement is not None:
-            seen, chance = float(weight @ disagreement), float(margins @ fixed @ margins)
+        if disagreement is not None:
+            seen = float(weight @ disagreement)
+            chance = float(total**2 - margins @ margins if fixed is None else margins @ fixed @ margins)
         else:
             # The ordinal distance of two labels is the squared distance of their mean ranks.
             places = np.cumsum(margins) - margins / 2 if level == "ordinal" else given
@@ -185,11 +191,9 @@ def _mean(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return weight @ values / weight.sum()
 
 
-def _distances(values: np.ndarray, level: Level) -> np.ndarray:
-    """float64[L, L]: distance of two labels, nominal or ratio."""
+def _ratio_distances(values: np.ndarray) -> np.ndarray:
+    """float64[L, L]: distance of two labels at the level `ratio`."""
     first, second = np.meshgrid(values, values, indexing="ij")
-    if level == "nominal":
-        return 1 - np.eye(len(values))
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(first == second, 0.0, ((first - second) / (first + second)) ** 2)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import combinations
+from itertools import combinations, islice
 from statistics import median
 from typing import Any, Literal, cast
 
@@ -309,7 +309,7 @@ def _facts(
         "labels": _shares(ballots, rows),
         "answers": _answers(round, rows),
         "by_annotator": list(_annotators(ballots, consensus)),
-        "pairs": list(_pairs(ballots))[:_MOST_PAIRS],
+        "pairs": list(islice(_pairs(ballots), _MOST_PAIRS)),
         "by_label": list(_by_label(ballots, counts)) if len(ballots.vocabulary) <= _MOST_LABELS else [],
         "by_stratum": [
             {"stratum": name} | _plain(measure.alpha(of_item == name)) for name in sorted(set(of_item)) if name
@@ -411,8 +411,23 @@ def _pairs(ballots: Ballots) -> Iterator[dict[str, Any]]:
     for one, other in combinations(range(votes.annotators), 2):
         both = (table[one] >= 0) & (table[other] >= 0)
         if both.any():
-            crossed = cross_table(table[one, both], table[other, both], votes.labels)
+            first, second, labels = table[one, both], table[other, both], votes.labels
+            if not vocabulary_of(ballots.round.task):
+                first, second, labels = _shared_labels(first, second)
+            crossed = cross_table(first, second, labels)
             yield agreement(f"{ballots.names[one]} and {ballots.names[other]}", crossed, weights)  # type: ignore[arg-type]
+
+
+def _shared_labels(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The labels of two annotators with one number for all that only the first gave, and one for the second's, and the
+    number of labels. Kappa stays the same, as agreement by chance on such a label is 0. first, second: int64[I].
+    """
+    shared = np.intersect1d(first, second)
+    numbered = (
+        np.where(np.isin(one, shared), np.searchsorted(shared, one), len(shared) + at)
+        for at, one in enumerate((first, second))
+    )
+    return *numbered, len(shared) + 2  # type: ignore[return-value]
 
 
 def _by_label(ballots: Ballots, counts: np.ndarray) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,12 @@
 """Agreement of several annotators, against published values."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from raymill.pipelines.agreement import agreement as pair_agreement
 from raymill.pipelines.agreement import cross_table, kappa
 from raymill.pipelines.annotate.agreement import (
     ONE_LABEL,
@@ -16,6 +19,7 @@ from raymill.pipelines.annotate.agreement import (
     observed,
     randolph_kappa,
 )
+from raymill.pipelines.annotate.finish import _shared_labels
 from tests.pipelines.annotate.published import (
     KRIPPENDORFF_B,
     KRIPPENDORFF_C,
@@ -151,3 +155,25 @@ def test_items_of_one_task_are_drawn_together():
     assert (together.low, together.high) == pytest.approx((alone.low, alone.high), abs=0.11)
     assert observed(counts).high - observed(counts).low < 0.5 * (together.high - together.low)
     assert krippendorff_alpha(counts, tasks=tasks).value == krippendorff_alpha(counts).value
+
+
+@pytest.mark.parametrize("of", [
+    lambda texts: krippendorff_alpha(np.eye(len(texts), 3000, dtype=np.int64) * 2 + np.eye(len(texts), 3000, 1, int)),
+    lambda texts: pair_agreement("Ann and Bob", cross_table(texts, texts[::-1], 500), "nominal"),
+], ids=["alpha", "kappa"])  # fmt: skip
+def test_labels_that_are_any_texts_take_no_matrix_for_each_draw_of_the_bootstrap(of):
+    tracemalloc.start()
+    of(np.arange(30))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 << 20, "3,000 x 3,000 distances take 72 MB, 2,000 draws of 500 x 500 labels 4 GB"
+
+
+def test_labels_of_one_annotator_alone_are_one_label_to_kappa():
+    first, second = np.array([7, 7, 3, 9, 5, 5]), np.array([7, 3, 3, 8, 6, 5])
+    merged, others, labels = _shared_labels(first, second)
+    assert merged.tolist() == [2, 2, 0, 3, 1, 1] and others.tolist() == [2, 0, 0, 4, 4, 1] and labels == 5
+    wanted = kappa(cross_table(first, second, 10), "nominal")
+    # Equal in 3 of 6; by chance of 3, 5 and 7: 1 x 2, 2 x 1 and 2 x 1 of 36.
+    assert kappa(cross_table(merged, others, labels), "nominal") == pytest.approx(wanted)
+    assert wanted == pytest.approx((3 / 6 - 6 / 36) / (1 - 6 / 36))
