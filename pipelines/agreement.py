@@ -5,7 +5,7 @@ the fractions of its cells.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -23,12 +23,76 @@ def cross_table(first: np.ndarray, second: np.ndarray, scores: int) -> np.ndarra
     return found
 
 
+@dataclass(frozen=True)
+class Cells:
+    """The cells of a table of two raters that have documents, which are few where the labels are any texts.
+
+    Attributes:
+        first, second: int64[C], row and column of each cell, in the order of the table; its last cell is always there.
+        documents: int64[C], how many documents each cell has.
+        labels: number of rows and of columns of the table.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    documents: np.ndarray
+    labels: int
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray, labels: int, documents: np.ndarray | None = None) -> "Cells":
+        """The cells of pairs of labels. first, second: int64[P], from 0 to labels - 1.
+
+        documents: int64[P], how many documents have each pair; None: one.
+        """
+        cells, pair = np.unique(np.append(first * labels + second, labels**2 - 1), return_inverse=True)
+        given = np.ones(len(first), np.int64) if documents is None else documents
+        counted = np.zeros(len(cells), np.int64)
+        np.add.at(counted, pair[:-1], given)
+        return cls(*np.divmod(cells, labels), counted, labels)
+
+    @classmethod
+    def of_table(cls, table: np.ndarray) -> "Cells":
+        """table: int64[S, S]."""
+        return cls.of(*table.nonzero(), len(table), table[table.nonzero()])
+
+    def table(self, documents: np.ndarray) -> np.ndarray:
+        """int64[S, S]: the table with these documents in the cells. documents: int64[C]."""
+        found = np.zeros((self.labels, self.labels), np.int64)
+        found[self.first, self.second] = documents
+        return found
+
+    def kappa(self, documents: np.ndarray) -> float | None:
+        """Cohen's kappa with nominal weights, from the sums of the rows and columns and the diagonal alone.
+
+        documents: int64[C]. None if only one label was given.
+        """
+        total, equal = float(documents.sum()), float(documents[self.first == self.second].sum())
+        rows, columns = (np.bincount(at, documents, self.labels) for at in (self.first, self.second))
+        if not (chance := total**2 - float(rows @ columns)):
+            return None
+        return 1 - total * (total - equal) / chance
+
+    def interval(self, measure: Callable[[np.ndarray], float | None]) -> tuple[float, float] | None:
+        """The 95% interval of a measure of the documents in the cells, as of `interval`."""
+        total = int(self.documents.sum())
+        if not total or measure(self.documents) is None:
+            return None
+        random, shares = np.random.default_rng(_SEED), self.documents / total
+        # The last cell of the table takes the rest of a draw, so that the random numbers are those of all its cells.
+        drawn = (measure(random.multinomial(total, shares)) for _ in range(_DRAWS))
+        low, high = np.percentile([value for value in drawn if value is not None], _INTERVAL)
+        return float(low), float(high)
+
+
 def kappa(table: np.ndarray, weights: Weights | np.ndarray = "quadratic") -> float | None:
     """Cohen's kappa of a table of two raters; None if only one score was given.
 
     Source: Cohen 1960 and 1968: 1 - sum of w x observed / sum of w x expected, where w is the weight of a disagreement:
     1, the distance of the scores, its square, or those of a matrix.
     """
+    if isinstance(weights, str) and weights == "nominal":
+        cells = Cells.of_table(table)
+        return cells.kappa(cells.documents)
     amounts = weights if isinstance(weights, np.ndarray) else _disagreement(len(table), weights)
     total = table.sum()
     expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / total if total else np.zeros(table.shape)
@@ -40,7 +104,7 @@ def kappa(table: np.ndarray, weights: Weights | np.ndarray = "quadratic") -> flo
 def _disagreement(scores: int, weights: Weights) -> np.ndarray:
     rows, columns = np.indices((scores, scores))
     distance = np.abs(rows - columns).astype(float)
-    return distance**2 if weights == "quadratic" else distance if weights == "linear" else np.sign(distance)
+    return distance**2 if weights == "quadratic" else distance
 
 
 def f1(table: np.ndarray) -> float | None:
@@ -51,34 +115,27 @@ def f1(table: np.ndarray) -> float | None:
 
 def interval(table: np.ndarray, measure: Callable[[np.ndarray], float | None]) -> tuple[float, float] | None:
     """The 95% interval of a measure of a table, by a percentile bootstrap over its documents; None if it has none."""
-    total = int(table.sum())
-    if not total or measure(table) is None:
-        return None
-    random = np.random.default_rng(_SEED)
-    # Cells without a document, of which a table of many scores has millions, are not drawn. The last one takes the rest
-    # of a draw, so that the random numbers are those of all cells.
-    cells = np.union1d(np.flatnonzero(table), table.size - 1)
-    values, one = [], np.zeros(table.size, np.int64)
-    for drawn in random.multinomial(total, table.reshape(-1)[cells] / total, _DRAWS):
-        one[cells] = drawn
-        if (value := measure(one.reshape(table.shape))) is not None:
-            values.append(value)
-    low, high = np.percentile(values, _INTERVAL)
-    return float(low), float(high)
+    cells = Cells.of_table(table)
+    return cells.interval(lambda documents: measure(cells.table(documents)))
 
 
-def agreement(between: str, table: np.ndarray, weights: Weights = "quadratic") -> dict[str, Any]:
+def agreement(between: str, table: np.ndarray | Cells, weights: Weights = "quadratic") -> dict[str, Any]:
     """The agreement of two raters as a row of a report: kappa and the fraction of equal scores, with intervals.
 
-    between: names of the raters. table: as `cross_table` returns it.
+    between: names of the raters. table: as `cross_table` returns it, or its cells.
     """
-    equal, total = int(np.trace(table)), int(table.sum())
-    low, high = interval(table, partial(kappa, weights=weights)) or (None, None)
+    cells = table if isinstance(table, Cells) else Cells.of_table(table)
+
+    def measure(documents: np.ndarray) -> float | None:
+        return cells.kappa(documents) if weights == "nominal" else kappa(cells.table(documents), weights)
+
+    equal, total = int(cells.documents[cells.first == cells.second].sum()), int(cells.documents.sum())
+    low, high = cells.interval(measure) or (None, None)
     equal_low, equal_high = wilson(equal, total)
     return {
         "between": between,
         "documents": total,
-        "kappa": kappa(table, weights),
+        "kappa": measure(cells.documents),
         "kappa_low": low,
         "kappa_high": high,
         "equal_share": equal / total if total else None,

@@ -30,7 +30,7 @@ from raymill.cluster.record import json_bytes
 from raymill.cluster.report.page import page
 from raymill.cluster.report.sections import Tile, plain_sections
 from raymill.cluster.store import paths
-from raymill.pipelines.agreement import agreement, cross_table
+from raymill.pipelines.agreement import Cells, agreement
 from raymill.pipelines.annotate.agreement import (
     ANY_LABEL,
     Coefficient,
@@ -414,8 +414,8 @@ def _pairs(ballots: Ballots) -> Iterator[dict[str, Any]]:
             first, second, labels = table[one, both], table[other, both], votes.labels
             if not vocabulary_of(ballots.round.task):
                 first, second, labels = _shared_labels(first, second)
-            crossed = cross_table(first, second, labels)
-            yield agreement(f"{ballots.names[one]} and {ballots.names[other]}", crossed, weights)  # type: ignore[arg-type]
+            cells = Cells.of(first, second, labels)
+            yield agreement(f"{ballots.names[one]} and {ballots.names[other]}", cells, weights)  # type: ignore[arg-type]
 
 
 def _shared_labels(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -46,7 +46,7 @@ from raymill.cluster.secret_values import shortened
 from raymill.cluster.session import Session
 from raymill.cluster.stage import RunStageIn
 from raymill.cluster.submit.work import GIB, Machines
-from raymill.pipelines.agreement import agreement, agreement_text
+from raymill.pipelines.agreement import Cells, agreement, agreement_text
 from raymill.pipelines.embedder import check_models, require_models
 from raymill.pipelines.generate.choose import CHOICES
 from raymill.pipelines.generate.config import GenerateConfig
@@ -460,9 +460,9 @@ class GenerateJob(FilesJob[GenerateConfig]):
         for table in records.tables(names):
             pairs.update(zip(*(table[name].to_pylist() for name in names), strict=True))
         values = sorted({value for pair in pairs for value in pair})
-        counted = np.zeros((len(values), len(values)), np.int64)
-        for (one, other), number in pairs.items():
-            counted[values.index(one), values.index(other)] = number
+        place = {value: at for at, value in enumerate(values)}
+        first, second = np.array([[place[one], place[other]] for one, other in pairs], np.int64).reshape(-1, 2).T
+        counted = Cells.of(first, second, max(1, len(values)), np.array(list(pairs.values()), np.int64))
         return [agreement(" and ".join(names), counted, "nominal")]
 
     def machines(self, seconds: float | None) -> Machines:

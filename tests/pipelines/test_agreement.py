@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raymill.pipelines.agreement import agreement, agreement_text, cross_table, f1, interval, kappa, wilson
+from raymill.pipelines.agreement import Cells, agreement, agreement_text, cross_table, f1, interval, kappa, wilson
 
 COHEN = np.array([[88, 14, 18], [10, 40, 10], [2, 6, 12]])
 SAS = np.array([[0, 4, 1], [0, 8, 0], [0, 1, 5]])
@@ -72,3 +72,23 @@ def test_agreement_of_two_raters_is_a_row_with_intervals():
     assert agreement_text(agreement("a and b", table * 0)) == (
         "agreement of a and b: not defined, as only one score was given"
     )
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_nominal_agreement_of_the_cells_with_documents_equals_the_one_of_the_whole_table(seed):
+    """A matrix of weights goes through all cells of the table."""
+    random, labels = np.random.default_rng(seed), 2 + 3 * seed
+    shares = random.dirichlet(np.full(labels, 0.3))
+    first = random.choice(labels, 60, p=shares)
+    second = np.where(random.random(60) < 0.6, first, random.choice(labels, 60, p=shares))
+    table, cells = cross_table(first, second, labels), Cells.of(first, second, labels)
+    assert (cells.table(cells.documents) == table).all() and len(cells.first) <= 61
+    weights = 1 - np.eye(labels)
+    wanted, bounds = kappa(table, weights), interval(table, lambda drawn: kappa(drawn, weights))
+    found = agreement("a and b", cells, "nominal")
+    assert found["kappa"] == pytest.approx(wanted, abs=1e-12)
+    assert (found["kappa_low"], found["kappa_high"]) == pytest.approx(bounds, abs=1e-12)
+    assert found["equal_share"] == np.trace(table) / 60 and found["documents"] == 60
+    pairs, documents = np.unique(np.stack([first, second]), axis=1, return_counts=True)
+    assert agreement("a and b", Cells.of(*pairs, labels, documents), "nominal") == found
+    assert agreement("a and b", table, "nominal") == found

@@ -19,7 +19,9 @@ from raymill.pipelines.annotate.agreement import (
     observed,
     randolph_kappa,
 )
-from raymill.pipelines.annotate.finish import _shared_labels
+from raymill.pipelines.annotate.annotations import Annotation, Annotations
+from raymill.pipelines.annotate.ballots import read_ballots
+from raymill.pipelines.annotate.finish import _pairs, _shared_labels
 from tests.pipelines.annotate.published import (
     KRIPPENDORFF_B,
     KRIPPENDORFF_C,
@@ -27,6 +29,7 @@ from tests.pipelines.annotate.published import (
     counts_of,
     fleiss_counts,
 )
+from tests.support.rounds import PEOPLE, round_of
 
 
 @pytest.mark.parametrize(
@@ -167,6 +170,21 @@ def test_labels_that_are_any_texts_take_no_matrix_for_each_draw_of_the_bootstrap
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 40 << 20, "3,000 x 3,000 distances take 72 MB, 2,000 draws of 500 x 500 labels 4 GB"
+
+
+def test_texts_that_two_annotators_give_alike_take_no_matrix(tmp_path):
+    texts = 1500
+    round = round_of(tmp_path, {"type": "write", "show": ["prompt"]}, [{"prompt": "Why?"}] * texts)
+    Annotations(round.store, round.uri).add(
+        [Annotation(f"t{at}", name, "labelled", f"answer {at}") for at in range(1, texts + 1) for name in PEOPLE[:2]]
+    )
+    ballots = read_ballots(round)
+    tracemalloc.start()
+    (found,) = _pairs(ballots)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found["documents"] == texts and found["kappa"] == found["kappa_low"] == found["kappa_high"] == 1
+    assert peak < 8 << 20, "1,500 x 1,500 pairs of texts take 18 MB"
 
 
 def test_labels_of_one_annotator_alone_are_one_label_to_kappa():
