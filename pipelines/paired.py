@@ -13,6 +13,7 @@ Letters: N items, G groups of items that are drawn together (without groups each
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,6 +136,15 @@ def mean_interval(
     sums, sizes = _by_group(np.column_stack([values, np.ones(len(values))]), groups).T
     usual = float(sizes.mean())
     return _interval(sums, sizes, [one * usual for one in bounds or ()], usual)
+
+
+def equal_groups(groups: Sequence[Any]) -> float:
+    """The number of groups of equal size whose mean varies as that of these: (sum of sizes)^2 / sum of their squares.
+
+    Kish 1965, Survey Sampling. groups: group of each item.
+    """
+    sizes = np.array([*Counter(groups).values()], float)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def sign_flips(differences: np.ndarray) -> float:

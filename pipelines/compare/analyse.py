@@ -39,6 +39,7 @@ from raymill.pipelines.paired import (
     PairedDifference,
     calibration,
     corpus_difference,
+    equal_groups,
     holm,
     mean_interval,
     paired_difference,
@@ -319,7 +320,7 @@ class _Analysis:
                 # Some of the fields without a value that has enough items; number of fields beyond MOST_FIELDS.
                 "unsliced": [name for name, values in self.fields.items() if not frequent(values)][:MOST_FIELDS],
                 "fields_left_out": self._divided[1],
-                "groups": len({*self.groups}) if self.groups is not None else None,
+                "equal_groups": None if self.groups is None else equal_groups(self.groups),
                 "slices": sorted(
                     ({"by": key[2], "slice": key[3]} | row for key, row in of_slices.items() if key[0] == other),
                     key=lambda row: (row["difference"], row["slice"]),

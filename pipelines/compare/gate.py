@@ -28,13 +28,13 @@ def decided(gate: Mapping[str, GateBounds], comparisons: Sequence[Mapping[str, A
 def _of_measure(name: str, bounds: GateBounds, compared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     row = compared["measures"].get(name, {"items": 0, "one_sided": 0})
     about = {"measure": name, "beside": compared["b"], "gain": None, "low": None, "high": None, "items": row["items"]}
-    groups = compared["groups"]
+    groups = compared["equal_groups"]
     if not row["items"] or row["one_sided"] or (groups is not None and groups < LEAST_GROUPS):
         why = "no item has a finite value for both models"
         if row["one_sided"]:
             why = f"{plural(row['one_sided'], 'item')} with a finite value for one model only"
         elif row["items"]:
-            why = f"the items are in {plural(groups, 'group')}, and {LEAST_GROUPS} are needed"
+            why = f"the groups of items are as good as {groups:.2g} of equal size, and {LEAST_GROUPS} are needed"
         text = f"{name}: {why}, so the gain is not known"
         for bound, least in bounds.model_dump(exclude_none=True).items():
             yield about | {"bound": bound, "least": least, "state": "undecided", "needed": None, "text": text}

@@ -557,10 +557,11 @@ class CompareJob(RunJob[CompareConfig]):
                     f"{one['a']} and {one['b']}: the judge gave {plural(unread, 'pair')} no readable verdict. They "
                     "count as ties, and interval, p and gate hold whoever would have won them."
                 )
-        if facts["groups"] is not None and facts["groups"] < LEAST_GROUPS:
+        groups = facts["comparisons"][0]["equal_groups"]
+        if groups is not None and groups < LEAST_GROUPS:
             warnings.append(
-                f"The items are in {plural(facts['groups'], 'group')}, so no interval is known and no bound of the "
-                f"gate is met: {LEAST_GROUPS} are needed. Look at `group`."
+                f"The items are in {plural(facts['groups'], 'group')}, as good as {groups:.2g} of equal size, so no "
+                f"interval is known and no bound of the gate is met: {LEAST_GROUPS} are needed. Look at `group`."
             )
         warnings += left_out_warning(facts["comparisons"][0]["fields_left_out"])
         if all(one["measures"]["score"]["value"] == 0 for one in models.values()):

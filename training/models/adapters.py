@@ -27,8 +27,8 @@ def load_adapted(
         how: further arguments of `load_base`.
 
     Raises:
-        ConfigError, DataError: as of `load_base` and `adapter_settings`; the adapter does not fit the base, or has
-            tensors that its settings do not describe.
+        ConfigError, DataError: as of `load_base` and `adapter_settings`; the adapter does not fit the base, has
+            tensors that its settings do not describe, or values that are not finite.
     """
     settings = adapter_settings(store, folder, found, kinds, task)
     local = Path(local_folder(store, folder))
@@ -47,13 +47,16 @@ def load_adapted(
                 f"{folder}: its adapter does not fit its base {found.base.name} ({type(error).__name__}: {reason}). "
                 "Export the run again, or give its merged model."
             ) from error
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     missing = next((str(one.message) for one in seen if "missing adapter keys" in str(one.message)), "")
-    strange = (
-        read_shapes(store, found.tensors).keys() - get_peft_model_state_dict(model, save_embedding_layers=False).keys()
-    )
+    strange = read_shapes(store, found.tensors).keys() - tensors.keys()
     if missing or strange:
         raise DataError(
             f"{folder}: its adapter has other tensors than its settings describe "
             f"({missing[:200] or f'not used: {min(strange):.200}'}). Export the run again, or give its merged model."
+        )
+    if not all(bool(one.isfinite().all()) for one in tensors.values()):
+        raise DataError(
+            f"{folder}: its adapter holds NaN or infinite values: the training that wrote it diverged. Take another."
         )
     return model

@@ -21,7 +21,7 @@ from raymill.pipelines.compare.config import CompareConfig, GateBounds
 from raymill.pipelines.compare.gate import decided
 from raymill.pipelines.compare.job import CompareJob
 from raymill.pipelines.compare.plan import plan_comparison
-from raymill.pipelines.paired import holm
+from raymill.pipelines.paired import equal_groups, holm
 from tests.support import inline
 from tests.support.compare_inline import compare_inline as run
 from tests.support.compare_inline import planted
@@ -193,7 +193,7 @@ def measured(low, high, **more):
 
 
 def beside_b(measures, slices=(), **more):
-    return {"b": "B", "measures": measures, "slices": slices, "fields_left_out": 0, "groups": None} | more
+    return {"b": "B", "measures": measures, "slices": slices, "fields_left_out": 0, "equal_groups": None} | more
 
 
 def test_the_items_that_decide_a_bound_by_hand():
@@ -231,11 +231,13 @@ def test_a_slice_stops_a_model_if_its_interval_is_beyond_the_bound_and_its_p_is_
 
 def test_few_groups_meet_no_bound():
     """With one group, the interval is the difference itself, from the model's gain to its loss."""
-    for groups, state in ((1, "undecided"), (5, "undecided"), (6, "passed"), (None, "passed")):
+    assert equal_groups(["a"] * 103 + [*"bcdef"]) == pytest.approx(108**2 / (103**2 + 5))
+    assert equal_groups("aabbcc") == 3
+    for groups, state in ((1, "undecided"), (5.9, "undecided"), (6, "passed"), (None, "passed")):
         bounds = GateBounds(least_gain=0.0, most_slice_loss=0.1)
-        found = decided({"score": bounds}, [beside_b({"score": measured(0.1, 0.2)}, groups=groups)])["gate"]
+        found = decided({"score": bounds}, [beside_b({"score": measured(0.1, 0.2)}, equal_groups=groups)])["gate"]
         assert [row["state"] for row in found] == [state] * 2
-        assert state == "passed" or f"the items are in {groups} group" in found[0]["text"]
+        assert state == "passed" or f"as good as {groups} of equal size" in found[0]["text"]
 
 
 def test_a_failed_bound_decides_beside_an_undecided_one():

@@ -121,7 +121,7 @@ def test_an_adapter_is_loaded_as_peft_saved_it(adapters, kind):
     assert all(torch.equal(loaded[name], saved[name]) for name in saved)
 
 
-@pytest.mark.parametrize("change", ["more", "fewer", "of another layer", "of another size"])
+@pytest.mark.parametrize("change", ["more", "fewer", "of another layer", "of another size", "NaN"])
 def test_tensors_that_do_not_belong_to_the_settings_are_refused(adapters, tmp_path, change):
     """peft leaves them out, or takes zeros, without a word that anybody sees."""
     folder = tmp_path / "adapter"
@@ -136,6 +136,8 @@ def test_tensors_that_do_not_belong_to_the_settings_are_refused(adapters, tmp_pa
         tensors[name.replace("layers.0", "layers.7")] = value
     elif change == "of another size":
         tensors[name] = torch.cat([value, value], dim=1)
+    elif change == "NaN":
+        tensors[name] = torch.full_like(value, torch.nan)
     save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
     with pytest.raises(
         DataError, match="does not fit its base" if change == "of another size" else "other tensors than"
