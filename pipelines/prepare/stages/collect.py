@@ -108,7 +108,7 @@ from raymill.pipelines.text.texts import Texts
 RECORDS, KEYS = "_work/records", "_work/keys"
 REJECTED, VERDICTS, QUARANTINE = "_work/rejected", "_work/verdicts", "quarantine"
 CUT_TEXTS, CUT_EXAMPLES = "cut", "_work/cut"
-COLLECT_VERSION = "10"
+COLLECT_VERSION = "11"
 QUARANTINE_SCHEMA = pa.schema(
     [
         ("row", pa.int64()),  # its number in the unit

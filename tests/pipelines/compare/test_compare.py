@@ -202,15 +202,7 @@ def test_the_items_that_decide_a_bound_by_hand():
     (row,) = decided({"score": GateBounds(least_gain=0.01)}, compared)["gate"]
     assert row["needed"] == 3270 - 100 and "; about 3,170 more items decide it" in row["text"]
     # 100 (1.4294 x 0.0355 / 0.06)^2 = 71.5, of an interval that is longer below than above
-    compared = [
-        {
-            "b": "B",
-            "measures": {"score": measured(-0.01, 0.061, difference=0.06)},
-            "slices": [],
-            "fields_left_out": 0,
-            "groups": None,
-        }
-    ]
+    compared = [beside_b({"score": measured(-0.01, 0.061, difference=0.06)})]
     (row,) = decided({"score": GateBounds(least_gain=0.0)}, compared)["gate"]
     assert (row["state"], row["needed"]) == ("undecided", 1)
 
@@ -270,15 +262,7 @@ def test_a_bound_on_what_is_not_measured_is_undecided():
 
 def test_a_bound_on_what_one_model_lacks_for_some_items_is_undecided():
     """A model has no value where its template fails, which may be where it is worse."""
-    compared = [
-        {
-            "b": "B",
-            "measures": {"f1": measured(0.1, 0.2, one_sided=1)},
-            "slices": [],
-            "fields_left_out": 0,
-            "groups": None,
-        }
-    ]
+    compared = [beside_b({"f1": measured(0.1, 0.2, one_sided=1)})]
     (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
     assert row["state"] == "undecided" and row["text"].startswith("f1: 1 item with a finite value for one model only")
 
@@ -304,15 +288,7 @@ def test_a_large_number_in_an_answer_counts_as_a_large_one(config, server, monke
 @pytest.mark.parametrize("far", [1e-170, 1e100])
 def test_items_beyond_all_bounds_are_not_stated(far):
     """The interval is 1e4 times as long as its distance from the bound, or more, of any size."""
-    compared = [
-        {
-            "b": "B",
-            "measures": {"f1": measured(-far, far, difference=far * 1e-60)},
-            "slices": [],
-            "fields_left_out": 0,
-            "groups": None,
-        }
-    ]
+    compared = [beside_b({"f1": measured(-far, far, difference=far * 1e-60)})]
     (row,) = decided({"f1": GateBounds(least_gain=0.0)}, compared)["gate"]
     assert (row["state"], row["needed"]) == ("undecided", None) and "more item" not in row["text"]
 
