@@ -90,7 +90,7 @@ class Guard(Generic[Item, Result]):
         as they are in this process when the child begins.
 
     Attributes:
-        seconds: processor time of all items so far; of one that took too much, its bound.
+        seconds: processor time of all items so far; of one that took too much or ended the child, its bound.
     """
 
     def __init__(self, work: Callable[[Item], Result]) -> None:
@@ -139,7 +139,7 @@ class Guard(Generic[Item, Result]):
                     if starts == _MOST_STARTS:
                         raise RuntimeError(f"a child process ended {starts} times before its work ({outcome.seen})")
                 elif outcome.problem == "too_slow" or waiting[outcome.at] in tried:
-                    self.seconds += bounds[waiting[outcome.at]].seconds if outcome.problem == "too_slow" else 0
+                    self.seconds += bounds[waiting[outcome.at]].seconds
                     failed[waiting.pop(outcome.at)] = Failed(Exceeded(outcome.problem, outcome.seen))
                 else:
                     tried.add(waiting[outcome.at])

@@ -60,6 +60,10 @@ NAMES = {
     "get_uri_for_directory": ("ray._private.runtime_env.packaging", "names that package by its content"),
 }
 
+# The class that an application of Ray Serve LLM names to copy a folder to its node, as Ray's documentation writes it.
+# Without vLLM it cannot be imported.
+CLOUD_DOWNLOADER = "ray.llm._internal.common.callbacks.cloud_downloader.CloudDownloader"
+
 # Variables of the environment, and an argument of `ray.init`, of which the same holds.
 SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "is ENABLE_RAY_CLUSTER for the processes that Ray starts",

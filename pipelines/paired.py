@@ -139,7 +139,7 @@ def mean_interval(
 
 
 def equal_groups(groups: Sequence[Any]) -> float:
-    """The number of groups of equal size whose mean varies as that of these: (sum of sizes)^2 / sum of their squares.
+    """The number of groups of equal size whose mean varies as much: (sum of sizes)^2 / sum of their squares.
 
     Kish 1965, Survey Sampling. groups: group of each item.
     """

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from raymill.cluster.ray_private import CLOUD_DOWNLOADER
 from raymill.cluster.store import paths
 from raymill.training.config import TrainConfig
 from raymill.training.model_folder.loading import Base
@@ -20,9 +21,6 @@ from raymill.training.vllm_adapters import max_lora_rank, refused_adapter
 SERVE_FILE = "serve.yaml"
 _ADAPTERS = 16  # per replica, the default of Ray Serve LLM
 _BUCKETS = ("s3", "gs", "abfss")
-_DOWNLOADER = (
-    "ray.llm._internal.common.callbacks.cloud_downloader.CloudDownloader"  # as the documentation of Ray names it
-)
 # A word that is safe in a fenced block, is no option of the command and no user's home folder.
 _PLAIN = re.compile(r"(?![~-])[\w@%+=:,./~-]+", re.ASCII)
 
@@ -76,7 +74,7 @@ def serve_application(config: TrainConfig, folders: Iterable[str], base: Base, e
             "lora_config": {"dynamic_lora_loading_path": root, "max_num_adapters_per_replica": _ADAPTERS},
             # Before the engine starts, each node copies the adapter's folder for its tokenizer and generation config.
             "callback_config": {
-                "callback_class": _DOWNLOADER,
+                "callback_class": CLOUD_DOWNLOADER,
                 "callback_kwargs": {"paths": [[paths.join(root, "adapter"), copy]]},
             },
         }

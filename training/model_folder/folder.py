@@ -378,15 +378,17 @@ def addition_in(store: Store, folder: str) -> Addition | None:
 
 
 def base_below(store: Store, folder: str, at: str, named: Mapping[str, Any]) -> Model:
-    """The base of an exported adapter or head: the random one beside the folder, which may have been moved, or `named`.
+    """The base of an exported adapter or head: `named`; or `../base`, if that is its name or it is not within reach.
 
     Raises:
         DataError: it is on another store: whoever wrote the run would choose where requests with the user's keys go;
             or it is no name of a model.
     """
     own, name = paths.join(folder.rpartition("/")[0], "base"), str(named["name"])
-    # An export of random weights names its own folder `base`; any other adapter may lie beside one of another model.
-    if name.rpartition("/")[2] == "base" and store.list_files(own):
+    # An export of random weights names its own folder `base`; another adapter may lie beside one of another model.
+    is_away = paths.is_remote(name) and paths.store_of(name) != paths.store_of(folder)
+    is_away |= name.startswith("/") and not Path(name).is_dir()
+    if (is_away or name.rstrip("/").rpartition("/")[2] == "base") and store.list_files(own):
         return Model(name=own)
     if not _NAME.fullmatch(name) or any(len(part.encode()) > _LONGEST_PART for part in name.split("/")):
         raise DataError(f"{at}: its base {name!r:.80} is no name of a model. Copy the base to {own}.")

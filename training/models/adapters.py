@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from safetensors import safe_open
 
 from raymill.cluster.errors import DataError
 from raymill.cluster.store.copies import local_folder
@@ -15,6 +16,8 @@ from raymill.cluster.store.store import Store
 from raymill.training.model_folder.adapter_settings import adapter_settings
 from raymill.training.model_folder.folder import Addition, read_shapes, refuse_foreign_files
 from raymill.training.models.base import load_base
+
+_FLOATS = {"F32", "F16", "BF16", "F64"}
 
 
 def load_adapted(
@@ -34,6 +37,12 @@ def load_adapted(
     local = Path(local_folder(store, folder))
     refuse_foreign_files(local)
     base = load_base(store, found.base, 0, dtype, how.pop("attention", None), **how)
+    with safe_open(local / "adapter_model.safetensors", "pt") as file:
+        names = list(file.keys())
+        of_base = {name for name in names if _is_of_base(base, name, file)}
+        types = {file.get_slice(name).get_dtype() for name in names}
+    if odd := types - _FLOATS:
+        raise DataError(f"{folder}: its adapter has numbers of type {min(odd)}, which no weights have. Take another.")
     config = PEFT_TYPE_TO_CONFIG_MAPPING[found.settings["peft_type"]](task_type=task, inference_mode=True, **settings)
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
@@ -49,7 +58,7 @@ def load_adapted(
             ) from error
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     missing = next((str(one.message) for one in seen if "missing adapter keys" in str(one.message)), "")
-    strange = read_shapes(store, found.tensors).keys() - tensors.keys()
+    strange = read_shapes(store, found.tensors).keys() - tensors.keys() - of_base
     if missing or strange:
         raise DataError(
             f"{folder}: its adapter has other tensors than its settings describe "
@@ -60,3 +69,12 @@ def load_adapted(
             f"{folder}: its adapter holds NaN or infinite values: the training that wrote it diverged. Take another."
         )
     return model
+
+
+def _is_of_base(base: Any, name: str, file: Any) -> bool:
+    """Whether a tensor of an adapter is an unchanged one of the base: peft saves an adapted embedding with it."""
+    if not name.endswith(".base_layer.weight"):
+        return False
+    own = base.state_dict().get(name.removeprefix("base_model.model.").replace(".base_layer.", "."))
+    saved = file.get_tensor(name)
+    return own is not None and own.shape == saved.shape and torch.equal(own, saved.to(own))

@@ -39,6 +39,7 @@ from raymill.training.pack.encode import TEMPLATE_REASONS, Encoder, Example, Mis
 from raymill.training.pack.loss_keys import unread_counters
 from raymill.training.pack.packed_run import TokenizerAt
 from raymill.training.pack.split import Cuts, split_of
+from raymill.training.pack.text_time import refuse_slow
 
 _load_prepared = Entry("raymill.training.tokenizer.load_tokenizer:load_prepared")  # imports transformers
 
@@ -189,12 +190,15 @@ class Tokenise:
 
     def __call__(self, unit: Unit, scratch: Scratch) -> Counters:
         encoder = _encoder(self.tokenizer, self.vocabulary)
+        seconds, texts, size = encoder.seconds, 0, 0
         left_out, counters = LeftOut(), Counter[str]()
         failed = list[Misfit]()  # a misfit of each document for which the template failed
         tables: list[_Examples] = []
         held = 0
         for documents in _tables(self._with_copies(documents_of(self.source, unit, left_out), left_out)):
             encoded = encoder.encode(documents)
+            texts, size = texts + len(documents), size + sum(document.bytes for document in documents)
+            refuse_slow(self.tokenizer.uri, texts, size, encoder.seconds - seconds)
             if self.source.records != "text":  # earlier answers of a conversation are a part of the question
                 del encoded.notes["turns_excluded"]
             # A chat can have one rendering that is refused and another that is an example.

@@ -6,14 +6,9 @@ so it is refused: when it is loaded, by a few short conversations, and later by 
 
 from transformers import PreTrainedTokenizerFast
 
-from raymill.cluster.errors import DataError
-from raymill.cluster.formats import plural
 from raymill.cluster.guard import Exceeded
 from raymill.training.pack.template import render_checked
-
-# Seconds of processor time for which a folder is refused: in any case, for each text, and for each of its bytes. A text
-# of 1 kB takes about a millisecond.
-_SECONDS, _PER_TEXT, _PER_BYTE = 100.0, 0.3, 5e-6
+from raymill.training.pack.text_time import out_of_bounds, refuse_slow
 
 
 class TextBounds:
@@ -29,7 +24,7 @@ class TextBounds:
             try:
                 render_checked(tokenizer)
             except Exceeded as error:
-                raise self._error("on a conversation of a few words", error) from error
+                raise out_of_bounds(folder, "on a conversation of a few words", error) from error
             except Exception:  # with other messages it may do
                 pass
 
@@ -37,16 +32,9 @@ class TextBounds:
         """Count texts of `size` bytes together that took `seconds` of processor time.
 
         Raises:
-            DataError: all texts so far took longer than 100 s, 0.3 s for each and 5 s per megabyte.
+            DataError: as by `refuse_slow`, of all texts so far.
         """
         self._texts += texts
         self._bytes += size
         self._seconds += seconds
-        if self._seconds > _SECONDS + _PER_TEXT * self._texts + _PER_BYTE * self._bytes:
-            raise self._error(f"on {plural(self._texts, 'text')}", f"{self._seconds:,.0f} s for {self._bytes:,} bytes")
-
-    def _error(self, where: str, bound: object) -> DataError:
-        return DataError(
-            f"{self._folder}: its chat template or tokenizer goes beyond its bounds {where} ({bound}). Look at the "
-            "files of the folder."
-        )
+        refuse_slow(self._folder, self._texts, self._bytes, self._seconds)

@@ -167,7 +167,7 @@ def test_pairs_without_a_verdict_may_have_been_won_by_either():
     of_b = analysis([""] * 72)._whoever_won(won_by_b, unread & False)
     assert found.low == of_b.low < -0.3 and found.high > 0.35
     judge = _rows({("B", "judge"): found}, "A")["B", "judge"] | {"one_sided": 0}
-    compared = {"b": "B", "slices": [], "measures": {"judge": judge}}
+    compared = {"b": "B", "slices": [], "measures": {"judge": judge}, "equal_groups": None}
     (row,) = decided({"judge": GateBounds(least_gain=0.0)}, [compared])["gate"]
     assert row["state"] == "undecided"
     few = np.zeros(72, bool)

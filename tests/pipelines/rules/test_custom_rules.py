@@ -326,7 +326,10 @@ def test_without_rules_of_the_user_the_recorded_settings_are_those_of_earlier_ve
         ("my_rules:np", r"my_rules:np: is module; wanted a function of \(text\), or a class with the method keep or"),
         ("json:JSONDecodeError", r"is a class without keep or measure"),
         ("json:loads", r"kw without a fixed name"),
-        ({"use": "my_rules:Shouting", "max_uper": 1}, r"max_uper: no such setting\. my_rules:Shouting has: max_upper_"),
+        (
+            {"use": "my_rules:Shouting", "max_uper": 1},
+            r"max_uper: no such setting\. Did you mean max_upper_fraction\? my_rules:Sh",
+        ),
         ({"use": "my_rules:Shouting", "max_upper_fraction": 2}, r"max_upper_fraction: 2 given; wanted less than or"),
         ({"use": "my_rules:no_rain", "word": 3}, r"word: 3 given; wanted a valid string"),
         ({"max_upper_fraction": 0.2}, r"\.use: missing"),

@@ -18,9 +18,8 @@ from raymill.training.evaluation import answering
 from raymill.training.evaluation.answering import ModelFolder, loaded
 from raymill.training.evaluation.answers import answer_prompts
 from raymill.training.model_folder.folder import located_with_fingerprint
-from raymill.training.pack import template
+from raymill.training.pack import template, text_time
 from raymill.training.pack.template import CHATML
-from raymill.training.tokenizer import text_bounds
 from tests.support.generate_inline import generate_inline, rows
 from tests.support.model_folders import chat_model
 
@@ -175,8 +174,8 @@ def test_a_template_that_does_not_end_is_refused_when_the_model_is_loaded(folder
 def test_a_template_that_takes_long_for_many_prompts_is_refused(folder, tmp_path, monkeypatch, times, seconds):
     """Its bound on each, or nearly as much: a thousand items would take hours."""
     monkeypatch.setattr(answering, "OF_A_PROMPT", WorkBounds(0.2, 1 << 30))
-    monkeypatch.setattr(text_bounds, "_SECONDS", seconds)
-    monkeypatch.setattr(text_bounds, "_PER_TEXT", 0.01)
+    monkeypatch.setattr(text_time, "_SECONDS", seconds)
+    monkeypatch.setattr(text_time, "_PER_TEXT", 0.01)
     loop = "{% if messages[0].content[:4] == 'Slow' %}" + LOOP.replace("99999", str(times), 1) + "{% endif %}" + CHATML
     model = ModelFolder(Store(), changed(folder, tmp_path, loop))
     outcomes = []
@@ -195,7 +194,7 @@ def test_a_template_that_takes_long_for_many_prompts_is_refused(folder, tmp_path
 
 
 def test_a_model_that_answers_in_time_is_never_refused(folder, monkeypatch):
-    monkeypatch.setattr(text_bounds, "_SECONDS", 0)
+    monkeypatch.setattr(text_time, "_SECONDS", 0)
     model = ModelFolder(Store(), str(folder))
     for _ in range(20):
         assert asyncio.run(model.send(request("Hello."))).outcome == "answered"

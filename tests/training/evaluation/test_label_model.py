@@ -13,8 +13,7 @@ from raymill.cluster.guard import WorkBounds
 from raymill.cluster.store.store import Store
 from raymill.training.evaluation import label_model
 from raymill.training.evaluation.label_model import LabelModel
-from raymill.training.pack import encode
-from raymill.training.tokenizer import text_bounds
+from raymill.training.pack import encode, text_time
 from tests.support.train_inline import LENGTH, sentences, train_inline, write_corpus
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -109,9 +108,9 @@ def test_a_tokenizer_that_takes_too_long_for_all_texts_is_refused(probe, monkeyp
     slow = "The river is long " * 50_000
     found = model.probabilities([*[slow] * 4, "The river", *[slow] * 5])
     assert np.isfinite(found).all(axis=1).nonzero()[0].tolist() == [4]
-    monkeypatch.setattr(text_bounds, "_SECONDS", 0)
-    monkeypatch.setattr(text_bounds, "_PER_TEXT", 0)
-    monkeypatch.setattr(text_bounds, "_PER_BYTE", 0)
+    monkeypatch.setattr(text_time, "_SECONDS", 0)
+    monkeypatch.setattr(text_time, "_PER_TEXT", 0)
+    monkeypatch.setattr(text_time, "_PER_BYTE", 0)
     with pytest.raises(DataError, match=r"export/probe: its chat template or tokenizer .* on 91 texts \(0 s for 9,"):
         model.probabilities([slow])
 

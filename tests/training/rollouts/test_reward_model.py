@@ -19,12 +19,11 @@ from raymill.cluster.errors import ConfigError, DataError
 from raymill.cluster.guard import WorkBounds
 from raymill.cluster.readers.inputs import Limits
 from raymill.cluster.store.store import Store
-from raymill.training.pack import encode, template
+from raymill.training.pack import encode, template, text_time
 from raymill.training.pack.template import CHATML
 from raymill.training.rollouts import reward_model
 from raymill.training.rollouts.reward_model import RewardFolder, RewardModelScores
 from raymill.training.rollouts.rewards import SampledAnswer
-from raymill.training.tokenizer import text_bounds
 from tests.support.fit_jobs import column, fit_alone
 from tests.support.reward_folders import reward_folder, scores_by_transformers
 from tests.support.rollout_jobs import LENGTH, MODEL, WORDS, pack_prompts, rollout_job, tokenizer
@@ -109,8 +108,8 @@ def test_a_template_that_does_not_end_for_many_records_is_refused(tmp_path, monk
     slow, good = ([{"role": "user", "content": word}, {"role": "assistant", "content": "b"}] for word in ("we", "he"))
     found = model.scores([slow] * 3 + [good] * 3)
     assert np.isnan(found[:3]).all() and np.isfinite(found[3:]).all()
-    monkeypatch.setattr(text_bounds, "_SECONDS", 0)
-    monkeypatch.setattr(text_bounds, "_PER_TEXT", 0.13)  # of eight texts, of which four take 0.3 s and more
+    monkeypatch.setattr(text_time, "_SECONDS", 0)
+    monkeypatch.setattr(text_time, "_PER_TEXT", 0.13)  # of eight texts, of which four take 0.3 s and more
     with pytest.raises(DataError, match=r"/m: its chat template .* on 8 texts \(1 s for"):
         model.scores([good, slow])
 
