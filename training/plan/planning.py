@@ -69,11 +69,7 @@ def plan_run(
     Raises:
         UserError: a model, a corpus or a column is missing.
     """
-    # A phase continues with the weights of the one before, which have the shape of the first model.
-    configs = [config.phase(overrides) for overrides in config.phases] or [config]
-    if config.kind == "cross-validate":
-        _, configs = fold_configs(config)
-    phases = [plan_phase(one, machine, cores, prices) for one in configs]
+    phases = [plan_phase(one, machine, cores, prices) for one in _configs(config)]
     phases[0]["warnings"] = [*config.without_effect, *phases[0]["warnings"]]
     totals: dict[str, Any] = {
         total: None if any(phase[total] is None for phase in phases) else sum(phase[total] for phase in phases)
@@ -84,6 +80,16 @@ def plan_run(
         assumed.append(_SAMPLING if any(one.grpo.engine == "transformers" for one in config.trainings) else _BY_VLLM)
     named = {"kind": config.kind, "name": config.name, "machine": asdict(machine)}
     return {**named, "phases": phases, **totals, "assumed": assumed}
+
+
+def _configs(config: TrainConfig) -> list[TrainConfig]:
+    """The config of each phase or fold.
+
+    A phase continues with the weights of the one before, which have the shape of the first model.
+    """
+    if config.kind == "cross-validate":
+        return list(fold_configs(config)[1])
+    return [config.phase(overrides) for overrides in config.phases] or [config]
 
 
 def plan_phase(
@@ -314,7 +320,7 @@ def plan_training(
     refuse_output_among_inputs(config)
     of_gpu = machine(config, gpu, gpu_memory_gib, peak_tflops, mfu, price_per_gpu_hour)
     found = plan_run(config, of_gpu, cores, load_prices(prices))
-    for one, phase in zip(config.trainings, found["phases"], strict=True):
+    for one, phase in zip(_configs(config), found["phases"], strict=True):
         data = phase["data"]
         refuse_fewer_rows_than_a_step(one, config.output, sum(data["rows"].values()), exact=data["exact"])
     return Answer(found, plan_text(found))
