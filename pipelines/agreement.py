@@ -53,7 +53,8 @@ class Cells:
     @classmethod
     def of_table(cls, table: np.ndarray) -> "Cells":
         """table: int64[S, S]."""
-        return cls.of(*table.nonzero(), len(table), table[table.nonzero()])
+        first, second = table.nonzero()
+        return cls.of(first, second, len(table), table[first, second])
 
     def table(self, documents: np.ndarray) -> np.ndarray:
         """int64[S, S]: the table with these documents in the cells. documents: int64[C]."""
