@@ -78,7 +78,7 @@ def annotate_inline(
 ) -> AnnotateRun:
     """Make the round, with its stages in this process."""
     with patch.context() as within:
-        inline.without_ray(within, engine)
+        inline.without_ray(within, engine, session)
         run = AnnotateJob(AnnotateConfig.model_validate(settings)).run(session or Session(), Progress(), **options)
     assert isinstance(run, AnnotateRun)
     return run

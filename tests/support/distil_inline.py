@@ -67,7 +67,7 @@ def distil_inline(
     """A run of a config given as plain settings."""
     config = DistilConfig.model_validate({"kind": "distil", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        inline.without_ray(patch, engine)
+        inline.without_ray(patch, engine, session)
         patch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
         return DistilJob(config).run(session or Session(), Progress(), replace=replace, verify=verify)
 

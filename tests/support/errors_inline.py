@@ -52,7 +52,7 @@ def errors_inline(
 ) -> ErrorsRun:
     """Make the analysis, with its stages in this process."""
     with patch.context() as within:
-        inline.without_ray(within, engine)
+        inline.without_ray(within, engine, session)
         job = ErrorsJob(ErrorsConfig.model_validate({"kind": "errors"} | settings))
         run = job.run(session or Session(), Progress(), **options)
     assert isinstance(run, ErrorsRun)

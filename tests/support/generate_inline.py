@@ -19,7 +19,7 @@ def generate_inline(settings: dict, monkeypatch, *, replace: bool = False, engin
     """A run of a config given as plain settings."""
     config = GenerateConfig.model_validate({"kind": "generate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        inline.without_ray(patch, engine)
+        inline.without_ray(patch, engine, session)
         patch.setattr("raymill.cluster.asking.ask.REPORT_S", 0.03)
         return GenerateJob(config).run(session or Session(), Progress(), replace=replace)
 

@@ -89,9 +89,11 @@ class NoRay(Session):
         return self.cpus_come_after < 0
 
 
-def without_ray(patch, engine: type[Engine] | None = None) -> None:
-    """Have the stages of a run in the frame run in this process, of a machine with two CPUs."""
+def without_ray(patch, engine: type[Engine] | None = None, session: Session | None = None) -> None:
+    """Have the stages of a run in the frame run in this process, of a machine with two CPUs; or by this session."""
     patch.setattr(frame, "Engine", engine or InlineEngine)
+    if session is not None:
+        return
     patch.setattr(Session, "start", lambda self: None)
     patch.setattr(Session, "nodes", lambda self: [Node("here", {"CPU": 2.0})])
 
@@ -108,7 +110,7 @@ def curate_inline(
     """`curate` on a config given as plain settings."""
     config = CurateConfig.model_validate({"kind": "curate", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        without_ray(patch, engine)
+        without_ray(patch, engine, session)
         return job.curate(config, session or Session(), progress or Progress(), replace=replace)
 
 
@@ -124,5 +126,5 @@ def prepare_inline(
     """`prepare` on a config given as plain settings."""
     config = PrepareConfig.model_validate({"kind": "prepare", "name": "test"} | settings)
     with monkeypatch.context() as patch:
-        without_ray(patch, engine)
+        without_ray(patch, engine, session)
         return prepare_job.prepare(config, session or Session(), progress or Progress(), replace=replace)
