@@ -196,7 +196,8 @@ class Case:
     def passes(self) -> list[Pass]:
         """The points that were passed so far, by all commands."""
         file = self.points / "passes"
-        lines = file.read_text().splitlines() if file.exists() else []
+        text = file.read_text() if file.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may be written at this moment
         split = [line.split(" ") for line in lines]
         return [Pass(name, detail, int(process), float(when)) for name, detail, process, when in split]
 
